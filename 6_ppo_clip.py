@@ -1,0 +1,150 @@
+"""Clip: stop pushing an action once its ratio r_t has left [1 - eps, 1 + eps].
+
+    loss = -mean of min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t)
+
+New since 4_ppo_no_clip.py: clip and min. Run: python 6_ppo_clip.py --env CartPole-v1"""
+
+import argparse
+import os
+from itertools import accumulate, pairwise
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import distributions as dist
+from torch import nn
+
+
+class Adam(torch.optim.Adam):
+    """torch.optim.Adam without the wrappers that import torch's compiler: 1 s saved."""
+
+    add_param_group = torch.optim.Adam.add_param_group.__wrapped__
+    step = torch.no_grad()(torch.optim.Adam.step.__wrapped__)
+
+
+def mlp(*sizes):
+    """Build a tanh network from (batch, sizes[0]) to (batch, sizes[-1])."""
+    layers = [f for n, m in pairwise(sizes) for f in (nn.Linear(n, m), nn.Tanh())]
+    return nn.Sequential(*layers[:-1])
+
+
+class Policy(nn.Module):
+    """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob is (batch,)."""
+
+    def __init__(self, obs_dim, act_space, hidden_sizes):
+        super().__init__()
+        box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
+        discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
+        assert box or discrete, f"{act_space}: use Discrete(n) or a Box of one axis"
+        self.net = mlp(obs_dim, *hidden_sizes, gym.spaces.flatdim(act_space))
+        self.log_std = nn.Parameter(torch.zeros(act_space.shape)) if box else None
+
+    def forward(self, obs):
+        if self.log_std is None:
+            return dist.Categorical(logits=self.net(obs), validate_args=False)
+        normal = dist.Normal(self.net(obs), self.log_std.exp(), validate_args=False)
+        return dist.Independent(normal, 1, validate_args=False)
+
+
+@torch.no_grad()
+def rollout(envs, policy, max_ep_len, device):
+    """Play one whole episode in each of N environments. Return (T, N, ...) tensors:
+    obs, act, rew, mask (true until it ends), next_obs, cut (by a time limit)."""
+    if isinstance(envs.single_action_space, gym.spaces.Box):
+        envs = gym.wrappers.vector.ClipAction(envs)
+    if not isinstance(envs.single_observation_space, gym.spaces.Box):
+        envs = gym.wrappers.vector.FlattenObservation(envs)
+    obs = envs.reset()[0].astype(np.float32).reshape(envs.num_envs, -1)
+    steps, mask = [], np.ones(envs.num_envs, dtype=bool)
+    while mask.any():
+        act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
+        next_obs, rew, terminated, truncated, _ = envs.step(act)
+        next_obs = next_obs.astype(np.float32).reshape(obs.shape)
+        rew = np.where(mask, rew, 0).astype(np.float32)
+        done = terminated | truncated | (len(steps) + 1 >= max_ep_len)
+        steps.append((obs, act, rew, mask, next_obs, mask & done & ~terminated))
+        obs, mask = next_obs, mask & ~done
+    return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
+
+
+def reward_to_go(rew, gamma):
+    """Return R_t = r_t + gamma R_{t+1} for rew (T, N)."""
+    ret = accumulate(rew.flip(0), lambda ret, r: r + gamma * ret)
+    return torch.stack([*ret]).flip(0)
+
+
+def policy_loss(logp, logp_old, adv, clip_ratio):
+    """Minus L^CLIP (Schulman 2017, eq. 7): inputs (batch,), returns a scalar."""
+    ratio = torch.exp(logp - logp_old)
+    clipped = torch.clamp(ratio, 1 - clip_ratio, 1 + clip_ratio)
+    return -torch.min(ratio * adv, clipped * adv).mean()
+
+
+def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.025, epochs: int = 50,
+          num_envs: int = 50, render=False, seed: int = 0, max_ep_len: int = 1000,
+          device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.1,
+          train_v_iters: int = 8, train_pi_iters: int = 4, clip_ratio: float = 0.2):  # fmt: skip
+    """Train and return a Policy; AssertionError tells of bad input and divergence."""
+    for flag, x in [*locals().items(), *(("hidden_sizes", n) for n in hidden_sizes)]:
+        if isinstance(x, (int, float)) and flag not in ("render", "seed", "gamma"):
+            assert 0 < x < np.inf, f"--{flag} {x}: give a finite number above 0"
+    assert 0 <= gamma <= 1, f"--gamma {gamma}: give a number from 0 to 1"
+    bad = os.path.isdir(save) or not os.access(os.path.dirname(save) or ".", os.W_OK)
+    assert not (save and bad), f"--save {save}: give a file in a writable folder"
+    # make the environments and the networks, all from one seed
+    torch.manual_seed(seed)
+    envs = gym.make_vec(env_name, num_envs)
+    envs.reset(seed=seed)
+    window = gym.make_vec(env_name, 1, "sync", render_mode="human") if render else None
+    obs_dim = gym.spaces.flatdim(envs.single_observation_space)
+    policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
+    value = nn.Sequential(mlp(obs_dim, *hidden_sizes, 1), nn.Flatten(0)).to(device)
+    pi_optimizer = Adam(policy.parameters(), lr)
+    v_optimizer = Adam(value.parameters(), vf_lr)
+    steps = 0
+
+    for epoch in range(epochs):
+        # play an episode in each environment; watching leaves the random stream alone
+        obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
+        ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
+        steps += mask.numel()
+        if render:
+            torch.random.fork_rng()(rollout)(window, policy, max_ep_len, device)
+        # an episode cut by a time limit is not over: V(s_T) stands in for its rest
+        rew[cut] += gamma * value(next_obs[cut]).detach()
+        obs, act, ret = obs[mask], act[mask], reward_to_go(rew, gamma)[mask]
+        adv = ret - value(obs).detach()
+        # take policy gradient steps; the ratio is 1 at first, as logp_old is that logp
+        logp = policy(obs).log_prob(act)
+        logp_old = logp.detach()
+        for _ in range(train_pi_iters):
+            loss = policy_loss(logp, logp_old, adv, clip_ratio)
+            policy.zero_grad()
+            loss.backward()
+            pi_optimizer.step()
+            logp = policy(obs).log_prob(act)
+        kl = (torch.expm1(logp - logp_old) - (logp - logp_old)).mean()
+        # fit V to the returns, now that adv has used the V before it
+        for _ in range(train_v_iters):
+            value.zero_grad()
+            ((value(obs) - ret) ** 2).mean().backward()
+            v_optimizer.step()
+        # report and save; a run killed at any moment leaves the old file or the new one
+        size = sum(p.norm() for p in [*policy.parameters(), *value.parameters()])
+        assert size < 1e6, f"epoch {epoch}: the weights diverged; lower --lr or --vf_lr"
+        print(f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f}", end="")
+        print(f" \t ep_len: {ep_len:.3f} \t steps: {steps} \t kl: {kl:.5f}", flush=True)
+        if save:
+            torch.save(policy.state_dict(), f"{save}.tmp")
+            os.replace(f"{save}.tmp", save)
+    return policy
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
+    parser.add_argument("--env", "--env_name", dest="env_name")
+    parser.add_argument("--hidden_sizes", type=int, nargs="+")
+    parser.add_argument("--render", action="store_true")
+    for name, kind in train.__annotations__.items():
+        parser.add_argument(f"--{name}", type=kind)
+    train(**vars(parser.parse_args()))
