@@ -84,8 +84,8 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.025, epochs:
     for flag, x in [*locals().items(), *(("hidden_sizes", n) for n in hidden_sizes)]:
         if isinstance(x, (int, float)) and flag not in ("render", "seed", "gamma"):
             assert 0 < x < np.inf, f"--{flag} {x}: give a finite number above 0"
-    bad = os.path.isdir(save) or not os.access(os.path.dirname(save) or ".", os.W_OK)
-    assert not (save and bad), f"--save {save}: give a file in a writable folder"
+    assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
+    open(f"{save}.tmp" if save else os.devnull, "ab").close()
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
     envs = gym.make_vec(env_name, num_envs)
@@ -111,14 +111,14 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.025, epochs:
         policy.zero_grad()
         loss.backward()
         pi_optimizer.step()
-        # report and save; a run killed at any moment leaves the old file or the new one
-        size = sum(p.norm() for p in policy.parameters())
-        assert size < 1e6, f"epoch {epoch}: the weights diverged; lower --lr"
-        print(f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f}", end="")
-        print(f" \t ep_len: {ep_len:.3f} \t steps: {steps}", flush=True)
+        # save, then report; a run killed at any moment leaves the old file or the new one
+        norm = sum(p.norm() for p in policy.parameters())
+        assert norm < 1e6, f"epoch {epoch} diverged: lower --lr"
         if save:
             torch.save(policy.state_dict(), f"{save}.tmp")
             os.replace(f"{save}.tmp", save)
+        print(f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f}", end="")
+        print(f" \t ep_len: {ep_len:.3f} \t steps: {steps}", flush=True)
     return policy
 
 
