@@ -1,0 +1,173 @@
+"""The ladder itself: what a diff of two neighbours shows, and what the six files share."""
+
+import ast
+import difflib
+import inspect
+import io
+import re
+import runpy
+import subprocess
+import sys
+import tokenize
+
+import pytest
+from conftest import ROOT, SCRIPTS
+
+CAPS = {(1, 2): 8, (2, 3): 40, (3, 4): 22, (4, 6): 10}
+FLAGS = ["env", "env_name", "seed", "epochs", "num_envs", "max_ep_len"]
+FLAGS += ["hidden_sizes", "lr", "device", "render", "save"]
+ADDED = {
+    3: {"gamma", "vf_lr", "train_v_iters"},
+    4: {"train_pi_iters"},
+    6: {"clip_ratio"},
+}
+LOSS = {1: ["logp", "weights"], 2: ["logp", "weights"], 3: ["logp", "adv"]}
+LOSS |= {4: ["logp", "logp_old", "adv"], 5: ["logp", "logp_old", "adv"]}
+LOSS |= {6: ["logp", "logp_old", "adv", "clip_ratio"]}
+
+
+def code(n):
+    """Return script n's lines without docstrings, comments and blank lines."""
+    source = SCRIPTS[n].read_text()
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            for row in range(node.lineno, node.end_lineno + 1):
+                lines[row - 1] = ""
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def changes(a, b):
+    """Return (removed, added) lines of code of each place where scripts a and b differ."""
+    matcher = difflib.SequenceMatcher(None, code(a), code(b), autojunk=False)
+    opcodes = [op for op in matcher.get_opcodes() if op[0] != "equal"]
+    return [(i2 - i1, j2 - j1) for _, i1, i2, j1, j2 in opcodes]
+
+
+def definitions(n):
+    """Return script n's top-level functions and classes by name, in order, as source."""
+    source = SCRIPTS[n].read_text()
+    nodes = [node for node in ast.parse(source).body if hasattr(node, "name")]
+    return {node.name: ast.get_source_segment(source, node) for node in nodes}
+
+
+def defaults(module):
+    """Return the keywords of a script's train() with their defaults."""
+    parameters = inspect.signature(module.train).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def contract(n):
+    """Return the flags that script n has by the contract."""
+    return {*FLAGS}.union(*(ADDED[m] for m in ADDED if m <= n))
+
+
+@pytest.mark.parametrize("pair", CAPS, ids=str)
+def test_each_rung_changes_few_lines_of_code(pair):
+    """Removed and added lines of code between neighbours stay within the design's cap."""
+    assert 0 < sum(map(sum, changes(*pair))) <= CAPS[pair]
+
+
+def test_4_to_5_replaces_one_line():
+    """The log comes back in a single line of code."""
+    assert changes(4, 5) == [(1, 1)]
+
+
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_a_script_fits_in_150_lines(n):
+    """No script is longer than 150 lines, docstrings and all."""
+    assert len(SCRIPTS[n].read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_imports(n):
+    """A script needs torch, gymnasium, numpy and Python, and none of the other scripts."""
+    roots, tree = set(), ast.parse(SCRIPTS[n].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            roots.add(node.module.split(".")[0])
+    assert {"torch", "gymnasium"} <= roots
+    assert roots <= {"torch", "gymnasium", "numpy"} | sys.stdlib_module_names
+    # a name that starts with a digit can only be imported by one of these
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not (roots | names) & {"importlib", "runpy", "__import__", "exec", "eval"}
+
+
+def test_shared_flags_have_one_default(scripts):
+    """A flag that several scripts have means the same number in all of them."""
+    shared = {}
+    for n in scripts:
+        for flag, default in defaults(scripts[n]).items():
+            shared.setdefault(flag, set()).add(default)
+    assert {flag: x for flag, x in shared.items() if len(x) > 1} == {}
+
+
+def test_defaults_of_the_contract(scripts):
+    """Defaults that the contract fixes, most of them Spinning Up's."""
+    fixed = {"env_name": "CartPole-v1", "epochs": 50, "max_ep_len": 1000}
+    for n in scripts:
+        gamma = {"gamma": 0.99} if n >= 3 else {}
+        expected = fixed | {"device": "cpu"} | gamma
+        assert {flag: defaults(scripts[n])[flag] for flag in expected} == expected
+
+
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_flags_of_the_contract(n, scripts, monkeypatch, capsys):
+    """The command line has the contract's flags and no others; train() the same keywords."""
+    monkeypatch.setattr(sys, "argv", [SCRIPTS[n].name, "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPTS[n]), run_name="__main__")
+    flags = set(re.findall(r"--(\w+)", capsys.readouterr().out))
+    assert flags - {"help"} == contract(n)
+    assert set(defaults(scripts[n])) == contract(n) - {"env"}
+
+
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_env_is_env_name(n, monkeypatch, capsys):
+    """--env and --env_name are one flag: the same run, and not that of the default."""
+    printed = []
+    for flags in (["--env", "Acrobot-v1"], ["--env_name", "Acrobot-v1"], []):
+        small = [*flags, "--epochs", "1", "--num_envs", "2", "--max_ep_len", "20"]
+        monkeypatch.setattr(sys, "argv", [SCRIPTS[n].name, *small])
+        runpy.run_path(str(SCRIPTS[n]), run_name="__main__")
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_policy_loss_signature(n, scripts):
+    """policy_loss takes the contract's arguments under the contract's names."""
+    assert [*inspect.signature(scripts[n].policy_loss).parameters] == LOSS[n]
+
+
+def test_top_level_holds_the_scripts_and_little_else():
+    """A visitor sees six scripts, the README, the requirements, the license and tests/."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
+    top = {line.split("/")[0] for line in git.stdout.decode().splitlines()}
+    allowed = {path.name for path in SCRIPTS.values()}
+    allowed |= {"README.md", "requirements.txt", "LICENSE", "tests"}
+    assert {name for name in top if name[0] != "."} == allowed
+
+
+def test_shared_definitions_stand_in_the_same_order():
+    """What two neighbours both define comes in the same order, so that a diff lines up."""
+    for a, b in [*CAPS, (4, 5)]:
+        first, second = definitions(a), definitions(b)
+        shared = [name for name in first if name in second]
+        assert {"rollout", "policy_loss", "train"} <= {*shared}
+        assert shared == [name for name in second if name in first]
+
+
+@pytest.mark.parametrize("name", ["Adam", "mlp", "Policy"])
+def test_shared_definitions_are_copies(name):
+    """Optimizer, network and policy are the same to the letter in all six."""
+    assert len({definitions(n)[name] for n in SCRIPTS}) == 1

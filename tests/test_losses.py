@@ -1,0 +1,477 @@
+"""The scripts' losses, held to the references' figures and to one another, to the bit."""
+
+import inspect
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+from conftest import SCRIPTS
+
+EPS = 0.2
+DTYPES = [torch.float32, torch.float64]
+SPACES = {
+    "discrete": gym.spaces.Discrete(3),
+    "box1": gym.spaces.Box(-1, 1, (1,)),
+    "box3": gym.spaces.Box(-1, 1, (3,)),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Hold torch to one thread: on tensors this small, two mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def gradient(loss, logp, *rest):
+    """Return d loss(logp, *rest) / d logp, shape (batch,)."""
+    logp = logp.clone().requires_grad_()
+    return torch.autograd.grad(loss(logp, *rest), logp)[0]
+
+
+def batches(dtype, spreads=(0, 1e-3, 1, 30)):
+    """Yield (logp, logp_old, adv): log-ratios of each spread, advantages of each sign.
+
+    Most sizes are no power of two: with one, 1/batch is exact and hides the rounding
+    that tells one order of products from another.
+    """
+    gen = torch.Generator().manual_seed(0)
+    for size in (1, 2, 3, 7, 50, 333):
+        for spread in spreads:
+            logp, d, x = torch.randn(3, size, generator=gen, dtype=dtype)
+            logp_old = logp - (spread * d).clamp(-80, 80)
+            some = torch.where(torch.rand(size, generator=gen) < 0.3, 0, x)
+            for adv in (x.abs(), -x.abs(), 1000 * x, some, 0 * x):
+                yield logp, logp_old, adv
+
+
+def differ(loss, other, batches):
+    """Return how many batches tell the two losses' gradients apart, by a bit or more."""
+    pairs = [(gradient(loss, *x), gradient(other, *x)) for x in batches]
+    assert pairs
+    return sum(not torch.equal(x, y) for x, y in pairs)
+
+
+def mutant(module, old, new):
+    """Return policy_loss made from its own source text with `old`, found once, replaced."""
+    source = inspect.getsource(module.policy_loss)
+    assert source.count(old) == 1, f"{old!r} is not once in {source}"
+    names = {"torch": torch}
+    exec(source.replace(old, new), names)  # noqa: S102 - the repository's own text
+    return names["policy_loss"]
+
+
+def losses(scripts, clip_ratio=EPS):
+    """Return the six losses by number, each as a function of (logp, logp_old, adv)."""
+    loss = {n: scripts[n].policy_loss for n in scripts}
+    return {
+        **{n: lambda logp, _, adv, n=n: loss[n](logp, adv) for n in (1, 2, 3)},
+        **{n: loss[n] for n in (4, 5)},
+        6: lambda *batch: loss[6](*batch, clip_ratio),
+    }
+
+
+def log_clip_loss(logp, logp_old, adv, clip_ratio=EPS):
+    """Script 6 with the log written back: the mask that min and clip come to."""
+    ratio = torch.exp(logp - logp_old)
+    keep = (adv > 0) & (ratio <= 1 + clip_ratio) | (adv < 0) & (ratio >= 1 - clip_ratio)
+    return -(torch.where(keep | (adv == 0), ratio.detach(), 0) * logp * adv).mean()
+
+
+def through_policy(scripts, n, space, old_seed, clip_ratio=EPS):
+    """Return the gradients of all parameters of script n's Policy under its own loss.
+
+    The data are 50 actions of another Policy; old_seed None means its twin: ratio 1.
+    """
+    policies = []
+    for seed in (0, old_seed or 0):
+        torch.manual_seed(seed)
+        policies.append(scripts[n].Policy(4, SPACES[space], (8,)))
+    torch.manual_seed(2)
+    policy, old = policies
+    obs, adv = torch.randn(50, 4), torch.randn(50)
+    act = old(obs).sample()
+    logp, logp_old = policy(obs).log_prob(act), old(obs).log_prob(act).detach()
+    losses(scripts, clip_ratio)[n](logp, logp_old, adv).backward()
+    return [p.grad for p in policy.parameters()]
+
+
+def same(xs, ys):
+    """Tell whether two lists of gradients are equal to the bit, and not all zero."""
+    assert any(x.any() for x in xs)
+    return len(xs) == len(ys) and all(map(torch.equal, xs, ys))
+
+
+# The references' figures
+
+
+def reference(loss, order=1):
+    """Return the references' loss and gradient; with order 2, also the Hessian (4, 4).
+
+    The references call these numbers logits, but pass them as Categorical's first
+    argument, which is probs: unnormalised probabilities. Only so do the figures come out.
+    """
+    new = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    old = torch.tensor([2.3, 1, 1, 1], dtype=torch.float64)
+    act = torch.tensor([0])
+    logp, logp_old = (
+        torch.distributions.Categorical(x).log_prob(act) for x in (new, old)
+    )
+    value = loss(logp, logp_old, torch.ones_like(logp))
+    (grad,) = torch.autograd.grad(value, new, create_graph=True)
+    if order == 1:
+        return value.item(), grad.tolist()
+    rows = [torch.autograd.grad(g, new, retain_graph=True)[0] for g in grad]
+    return value.item(), grad.detach(), torch.stack(rows)
+
+
+def test_reference_figures(scripts):
+    """The ratio loss is -0.5761, the log loss 0.7986, and their gradients are one."""
+    right = [-0.4321, 0.1440, 0.1440, 0.1440]
+    for n, figure in ((4, -0.5761), (5, 0.7986)):
+        value, grad = reference(scripts[n].policy_loss)
+        assert value == pytest.approx(figure, abs=5e-5)
+        assert grad == pytest.approx(right, abs=5e-5)
+
+
+def test_reference_figures_without_the_detach(scripts):
+    """Script 5 without its detach keeps the value and gives the references' wrong gradient."""
+    value, grad = reference(mutant(scripts[5], ".detach()", ""))
+    assert value == pytest.approx(0.7986, abs=5e-5)
+    assert grad == pytest.approx([0.1669, -0.0556, -0.0556, -0.0556], abs=5e-5)
+
+
+# Equal gradients
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_4_is_5(scripts, dtype):
+    """The ratio and the log loss have one gradient in logp, to the bit, on any batch."""
+    assert differ(scripts[4].policy_loss, scripts[5].policy_loss, batches(dtype)) == 0
+
+
+@pytest.mark.parametrize("change", [(".detach()", ""), ("logp * adv", "adv * logp")])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_4_is_not_5_changed(scripts, dtype, change):
+    """The check above sees a missing detach, and the products of 5 in another order."""
+    changed = mutant(scripts[5], *change)
+    assert differ(scripts[4].policy_loss, changed, batches(dtype)) > 0
+
+
+def test_4_is_5_where_the_ratio_overflows(scripts):
+    """An infinite ratio gives both the same infinite gradient, or NaN if adv is 0."""
+    d, adv = torch.tensor([89.0, 89, 89, -110]), torch.tensor([1.0, -1, 0, 1])
+    x, y = (gradient(scripts[n].policy_loss, d, 0 * d, adv) for n in (4, 5))
+    torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
+    assert x[:2].tolist() == [-math.inf, math.inf]
+    assert x[2].isnan()
+    assert x[3] == 0
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_4_is_5_through_a_policy(scripts, space):
+    """All parameter gradients of a Categorical and a Gaussian policy are equal as well."""
+    four, five = (through_policy(scripts, n, space, old_seed=1) for n in (4, 5))
+    assert same(four, five)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_gradient_at_the_old_policy(scripts, dtype):
+    """Where logp_old = logp.detach(), scripts 1 to 6 are all the same step."""
+    loss = losses(scripts)
+    at_old = [(logp, logp, adv) for logp, _, adv in batches(dtype)]
+    assert [differ(loss[3], loss[n], at_old) for n in (1, 2, 4, 5, 6)] == [0] * 5
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_one_gradient_at_the_old_policy_through_a_policy(scripts, space):
+    """So are the parameter gradients of 3, 4, 5 and 6, with the old policy a twin."""
+    three, *rest = (through_policy(scripts, n, space, None) for n in (3, 4, 5, 6))
+    assert all(same(three, grads) for grads in rest)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_6_is_4_inside_the_interval(scripts, dtype):
+    """Clipping changes nothing while every ratio is inside; it does once one is not."""
+    near = [*batches(dtype, spreads=(0, 1e-3, 0.05))]
+    inside = [x for x in near if ((x[0] - x[1]).expm1().abs() < EPS).all()]
+    assert len(inside) > 60
+    wide = [x for x in batches(dtype) if (x[0] - x[1]).max() < 20]
+    four, huge = losses(scripts)[4], losses(scripts, clip_ratio=1e9)[6]
+    assert differ(losses(scripts)[6], four, inside) == 0
+    assert differ(huge, four, wide) == 0
+    assert differ(losses(scripts)[6], four, wide) > 0
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_6_is_4_with_a_huge_interval_through_a_policy(scripts, space):
+    """With a clip ratio of 1e9, script 6 gives the parameter gradients of script 4."""
+    four, six, tight = (
+        through_policy(scripts, n, space, 1, eps)
+        for n, eps in ((4, 0), (6, 1e9), (6, EPS))
+    )
+    assert same(four, six)
+    assert not same(four, tight)
+
+
+# The log form of script 6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_6_has_a_log_form(scripts, dtype):
+    """Min and clip have the gradient of the masked log loss, to the bit."""
+    six = losses(scripts)[6]
+    assert differ(six, log_clip_loss, batches(dtype, (0, 1e-3, 0.2, 1, 30))) == 0
+    assert differ(six, losses(scripts)[4], batches(dtype)) > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("edge", [1 - EPS, 1 + EPS])
+def test_6_has_a_log_form_on_the_edge(scripts, dtype, edge):
+    """It holds with the ratio on the edge (kept, whatever adv) and off it, but for ties.
+
+    One ulp outside, ratio * adv may round to clipped * adv. torch.min shares the gradient
+    of a tie between the two, and clamp stops its half: 6 then gives half of 4's gradient,
+    where the mask gives all or nothing. Two ulps out, no products of normal size can tie.
+    """
+    x = torch.tensor(edge, dtype=dtype)
+    ulp = (torch.nextafter(x.log(), x) - x.log()).abs()
+    logp = x.log() + ulp * torch.arange(-60, 61).to(dtype)
+    ratio, old, ties = logp.exp(), torch.zeros_like(logp), 0
+    assert (ratio < x).any()
+    assert (ratio == x).any()
+    assert (ratio > x).any()
+    outside = ratio > x if edge > 1 else ratio < x
+    gen = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        adv = torch.randn(logp.shape, generator=gen, dtype=dtype)
+        four, six = (gradient(losses(scripts)[n], logp, old, adv) for n in (4, 6))
+        masked = gradient(log_clip_loss, logp, old, adv)
+        stopped = outside & (adv * (edge - 1) > 0)
+        tie = outside & (ratio * adv == x * adv)
+        assert torch.equal(masked, torch.where(stopped, 0, four))
+        assert torch.equal(six, torch.where(tie, four / 2, masked))
+        assert (torch.nextafter(x, ratio[tie]) == ratio[tie]).all()
+        ties += tie.sum()
+    assert ties > 0
+
+
+def test_6_has_a_log_form_where_the_ratio_overflows(scripts):
+    """A clipped ratio that overflows turns 6's gradient into NaN; the log form gives 0.
+
+    With adv > 0 the clip hides the infinity: the loss is finite, but its gradient is
+    0 * inf. With adv < 0 nothing is clipped, and both forms give the same infinity. With
+    adv 0, inf * 0 is NaN in both, as the mask here keeps adv 0; a mask that does not,
+    which changes no other gradient, would give 0 there too.
+    """
+    six = losses(scripts)[6]
+    logp, old = torch.tensor([89.0]), torch.zeros(1)
+    for adv, value, grad, masked in (
+        (1.0, -1.2, math.nan, 0.0),
+        (-1.0, math.inf, math.inf, math.inf),
+        (0.0, math.nan, math.nan, math.nan),
+    ):
+        batch = logp, old, torch.tensor([adv])
+        assert six(*batch).item() == pytest.approx(value, nan_ok=True)
+        assert gradient(six, *batch).item() == pytest.approx(grad, nan_ok=True)
+        assert gradient(log_clip_loss, *batch).item() == pytest.approx(
+            masked, nan_ok=True
+        )
+
+
+# Scripts 1 to 3
+
+
+def test_1_2_3_are_one_loss(scripts):
+    """1 and 2 share their loss to the letter; 3 has its gradient, -weights / batch."""
+    one, two = (inspect.getsource(scripts[n].policy_loss) for n in (1, 2))
+    assert one == two
+    for logp, _, weights in batches(torch.float64):
+        grads = [gradient(scripts[n].policy_loss, logp, weights) for n in (1, 2, 3)]
+        assert torch.equal(grads[0], grads[1])
+        assert torch.equal(grads[0], grads[2])
+        expected = -weights / len(weights)
+        torch.testing.assert_close(grads[0], expected, rtol=1e-15, atol=0)
+
+
+# What 4 and 5 do not share
+
+
+def test_4_and_5_differ_in_value_and_curvature(scripts):
+    """Script 5 lacks one term of 4's second derivative: -ratio adv (grad logp)(grad logp)'.
+
+    The gradients are equal, so a second-order method, or a printed loss, is all that
+    tells the two apart.
+    """
+    (four, grad, hess4), (five, grad5, hess5) = (
+        reference(scripts[n].policy_loss, order=2) for n in (4, 5)
+    )
+    assert torch.equal(grad, grad5)
+    assert abs(four - five) > 1
+    # the ratio loss is -ratio here, and its gradient -ratio grad logp
+    torch.testing.assert_close(hess4 - hess5, torch.outer(grad, grad) / four)
+    assert (hess4 - hess5).abs().min() > 1e-3
+
+
+# Shapes
+
+
+def by_hand(n, logp, logp_old, adv):
+    """Return script n's loss and gradient, (batch,), one Python float at a time."""
+    loss, grad = 0.0, []
+    for x, old, a in zip(logp.tolist(), logp_old.tolist(), adv.tolist()):
+        ratio = math.exp(x - old) if n > 3 else 1.0
+        clipped = min(max(ratio, 1 - EPS), 1 + EPS)
+        stopped = n == 6 and clipped * a < ratio * a
+        gain = {4: ratio * a, 5: ratio * x * a, 6: min(ratio * a, clipped * a)}
+        loss -= gain.get(n, x * a) / len(adv)
+        grad.append(0.0 if stopped else -ratio * a / len(adv))
+    return loss, grad
+
+
+def agrees(loss, n, logp, logp_old, adv):
+    """Tell whether a loss is a scalar with the value and the gradient of by_hand."""
+    value, grad = by_hand(n, logp, logp_old, adv)
+    right = loss(logp, logp_old, adv).shape == ()
+    right &= loss(logp, logp_old, adv).item() == pytest.approx(value, rel=1e-12)
+    return right and gradient(loss, logp, logp_old, adv).tolist() == pytest.approx(
+        grad, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_loss_is_a_scalar_mean_over_the_batch(scripts, n):
+    """Each loss is the mean of its formula over the batch, element by element."""
+    for batch in batches(torch.float64, spreads=(0, 0.3, 3)):
+        assert agrees(losses(scripts)[n], n, *batch)
+
+
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_a_column_in_the_batch_is_noticed(scripts, n):
+    """The check above fails once any one input is (N, 1): the product is then (N, N)."""
+    loss, slips = losses(scripts)[n], []
+    batch = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).double()
+    for i in (0, 1, 2) if n > 3 else (0, 2):
+
+        def slip(*batch, i=i):
+            return loss(*(x[:, None] if i == j else x for j, x in enumerate(batch)))
+
+        slips.append(agrees(slip, n, *batch))
+    assert agrees(loss, n, *batch)
+    assert not any(slips)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_log_prob_is_one_number_per_step(scripts, n, space):
+    """log_prob(act) is (batch,): the density of the whole action, summed over its axes."""
+    torch.manual_seed(0)
+    policy = scripts[n].Policy(4, SPACES[space], (8,))
+    for batch in (1, 5):
+        pi = policy(torch.randn(batch, 4))
+        act = pi.sample()
+        logp = pi.log_prob(act)
+        assert act.shape == (batch, *SPACES[space].shape)
+        assert logp.shape == (batch,)
+        if space == "discrete":
+            expected = pi.probs[torch.arange(batch), act].log()
+        else:
+            density = (act - pi.mean).square() / -2 - math.log(2 * math.pi) / 2
+            expected = density.sum(-1)
+        torch.testing.assert_close(logp, expected)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
+def test_value_is_one_number_per_step(scripts, n):
+    """The scripts' V is (batch,), also for 1 and 0 observations, so ret - V is too."""
+    text = re.search(r"^ +value = (.+)$", SCRIPTS[n].read_text(), re.MULTILINE)[1]
+    names = {**vars(scripts[n]), "obs_dim": 4, "hidden_sizes": (8,), "device": "cpu"}
+    value = eval(text, names)
+    for batch in (0, 1, 5):
+        assert value(torch.randn(batch, 4)).shape == (batch,)
+
+
+# Adam
+
+
+@pytest.mark.parametrize("lr", [0.025, 0.1])
+@pytest.mark.parametrize("n", SCRIPTS)
+def test_adam_is_adam(scripts, n, lr):
+    """The scripts' Adam trains the weights of torch.optim.Adam, to the bit."""
+    nets = []
+    for adam in (scripts[n].Adam, torch.optim.Adam):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+        )
+        first = [p.detach().clone() for p in net.parameters()]
+        optimizer = adam(net.parameters(), lr)
+        for obs in torch.randn(8, 5, 4):
+            net.zero_grad()
+            net(obs).square().mean().backward()
+            optimizer.step()
+        nets.append([p.detach() for p in net.parameters()])
+    assert not any(map(torch.equal, first, nets[0]))
+    assert all(map(torch.equal, *nets))
+
+
+def test_adam_leaves_the_compiler_alone():
+    """A fresh process makes and steps script 6's Adam without importing torch._dynamo."""
+    code = """
+import sys, torch
+from conftest import load
+weight = torch.ones(3, requires_grad=True)
+adam = load(6).Adam([weight], 0.1)
+weight.square().sum().backward()
+adam.step()
+print(weight.mean().item(), "torch._dynamo" in sys.modules)
+"""
+    command, here = [sys.executable, "-c", code], Path(__file__).parent
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=here)
+    weight, dynamo = out.stdout.split()
+    assert float(weight) == pytest.approx(0.9)
+    assert dynamo == "False"
+
+
+# The printed kl
+
+
+def kl_of(n):
+    """Return script n's own expression for kl as a function of (logp, logp_old)."""
+    text = re.search(r"^ +kl = (.+)$", SCRIPTS[n].read_text(), re.MULTILINE)[1]
+    return lambda logp, logp_old: eval(
+        text, {"torch": torch, "logp": logp, "logp_old": logp_old}
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [4, 5, 6])
+def test_kl_is_not_negative(n, dtype):
+    """The estimate is never below 0, not even by rounding; it is 0 at equal policies."""
+    kl, gen = kl_of(n), torch.Generator().manual_seed(0)
+    for scale in (1e-20, 1e-9, 1e-6, 1e-3, 1, 20):
+        for size in [1] * 50 + [2, 100]:
+            d = scale * torch.randn(size, generator=gen, dtype=dtype)
+            assert kl(d, torch.zeros_like(d)) >= 0
+            assert kl(d, d) == 0
+
+
+@pytest.mark.parametrize("n", [4, 5, 6])
+def test_kl_is_the_divergence_in_expectation(n):
+    """Weighed by pi_old, the estimate of each action sums to KL(pi_old || pi)."""
+    kl, gen = kl_of(n), torch.Generator().manual_seed(0)
+    for _ in range(20):
+        logits = torch.randn(2, 5, generator=gen, dtype=torch.float64)
+        logp, logp_old = logits.log_softmax(1)
+        each = [kl(logp[[a]], logp_old[[a]]) for a in range(5)]
+        exact = (logp_old.exp() * (logp_old - logp)).sum()
+        other = (logp.exp() * (logp - logp_old)).sum()
+        torch.testing.assert_close(logp_old.exp() @ torch.stack(each), exact)
+        assert not torch.isclose(exact, other)

@@ -1,0 +1,362 @@
+"""Rollout and weights, against environments whose every number is known (toy_envs.py)."""
+
+from copy import deepcopy
+from itertools import pairwise
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import toy_envs
+from conftest import SCRIPTS, load, rows
+from toy_envs import PLAN, reward
+
+N = len(PLAN)
+KINDS = ["Scripted", "VectorFloat", "VectorInt"]
+NAMES = ["obs", "act", "rew", "mask", "next_obs", "cut"]
+GAMMA = 0.75
+on_all = pytest.mark.parametrize("n", SCRIPTS)
+on_kinds = pytest.mark.parametrize("kind", KINDS)
+from_3 = pytest.mark.parametrize("n", [n for n in SCRIPTS if n >= 3])
+from_4 = pytest.mark.parametrize("n", [n for n in SCRIPTS if n >= 4])
+
+
+def play(n, env, max_ep_len=1000, rollouts=1):
+    """Return the environments and the rollouts, by name, of script n's untrained policy."""
+    module = load(n)
+    torch.manual_seed(0)
+    envs = gym.make_vec(f"{env}-v0", N)
+    envs.reset(seed=0)
+    policy = module.Policy(3, envs.single_action_space, (4,))
+    plays = [module.rollout(envs, policy, max_ep_len, "cpu") for _ in range(rollouts)]
+    return envs, [dict(zip(NAMES[: 4 if n < 3 else 6], x, strict=True)) for x in plays]
+
+
+def by_hand(episodes, max_ep_len=1000):
+    """Return the rollout that PLAN says, environment i playing its episode episodes[i].
+
+    Observations count under the mask only; elsewhere they are those of discarded steps.
+    """
+    ends = [min(length, max_ep_len) for length, *_ in PLAN]
+    grid = [[(i, t) for i in range(N)] for t in range(max(ends))]
+
+    def fill(f, dtype):
+        return torch.tensor([[f(i, t) for i, t in row] for row in grid], dtype=dtype)
+
+    def is_cut(i, t):
+        length, terminated, _ = PLAN[i]
+        return t + 1 == ends[i] and not (terminated and ends[i] == length)
+
+    return {
+        "obs": fill(lambda i, t: (i, episodes[i], t), torch.float32),
+        "rew": fill(lambda i, t: reward(i, t) if t < ends[i] else 0, torch.float32),
+        "mask": fill(lambda i, t: t < ends[i], torch.bool),
+        "next_obs": fill(lambda i, t: (i, episodes[i], t + 1), torch.float32),
+        "cut": fill(is_cut, torch.bool),
+    }
+
+
+def check(batch, hand):
+    """Assert that a rollout is the one made by hand, to the bit."""
+    assert torch.equal(batch["mask"], hand["mask"])
+    assert batch["rew"].dtype == batch["obs"].dtype == torch.float32
+    for name in batch.keys() & {"rew", "cut"}:
+        assert torch.equal(batch[name], hand[name]), name
+    for name in batch.keys() & {"obs", "next_obs"}:
+        assert batch[name].shape == hand[name].shape
+        assert torch.equal(batch[name][hand["mask"]], hand[name][hand["mask"]]), name
+
+
+def watch(n, env, **flags):
+    """Run train() of script n; return what passed through it, a namespace per epoch.
+
+    batch: the rollout; policy, value: copies of the networks as the epoch found them; calls:
+    arguments and result of each policy_loss. The last one has the trained networks too, with
+    the gradients of their last steps, and the optimizers.
+    """
+    module = load(n)
+    plain = SimpleNamespace(**vars(module))
+    nets, optimizers, epochs = {}, [], []
+
+    def mlp(*sizes):
+        nets[sizes[-1]] = plain.mlp(*sizes)
+        return nets[sizes[-1]]
+
+    def adam(*args):
+        optimizers.append(plain.Adam(*args))
+        return optimizers[-1]
+
+    def rollout(envs, policy, *args):
+        batch = plain.rollout(envs, policy, *args)
+        epoch = SimpleNamespace(envs=envs, calls=[])
+        epoch.batch = {name: x.clone() for name, x in zip(NAMES, batch)}
+        # no action space of toy_envs has a network with one output, so that one is V
+        epoch.policy, epoch.value = deepcopy((policy, nets.get(1)))
+        epochs.append(epoch)
+        return batch
+
+    def policy_loss(*args):
+        loss = plain.policy_loss(*args)
+        args = [x.detach().clone() if torch.is_tensor(x) else x for x in args]
+        epochs[-1].calls.append((args, loss.item()))
+        return loss
+
+    module.mlp, module.Adam, module.rollout = mlp, adam, rollout
+    module.policy_loss = policy_loss
+    trained = module.train(f"toy_envs:{env}-v0", num_envs=N, **flags)
+    epochs[-1].trained, epochs[-1].optimizers = (trained, nets.get(1)), optimizers
+    return epochs
+
+
+def returns_by_hand(epoch, gamma, whole=False):
+    """Return R_t of every step under the mask, in float64; whole: R(tau) instead.
+
+    Where the epoch has a value network, cut episodes go on with gamma V(s_T).
+    """
+    hand = by_hand([int(x) for x in epoch.batch["obs"][0, :, 1]])
+    weights = torch.zeros(hand["rew"].shape, dtype=torch.float64)
+    for i, (length, terminated, _) in enumerate(PLAN):
+        ret = 0.0
+        if "cut" in epoch.batch and not terminated:
+            ret = epoch.value(hand["next_obs"][length - 1, i]).item()
+        for t in reversed(range(length)):
+            weights[t, i] = ret = reward(i, t) + gamma * ret
+        if whole:
+            weights[:, i] = ret
+    return weights[hand["mask"]], hand["obs"][hand["mask"]]
+
+
+def loss_by_hand(n, logp, *rest):
+    """Return script n's loss in float64, the clip as the one-sided limit that it is."""
+    logp, *rest = (np.array(x, dtype=np.float64) for x in (logp, *rest))
+    if n < 4:
+        return -np.mean(logp * rest[0])
+    old, adv, *eps = rest
+    ratio = np.exp(logp - old)
+    if n == 6:
+        low, high = 1 - eps[0], 1 + eps[0]
+        ratio = np.where(adv > 0, np.minimum(ratio, high), np.maximum(ratio, low))
+    return -np.mean(ratio * adv * (logp if n == 5 else 1))
+
+
+@on_kinds
+@on_all
+def test_rollout_is_one_whole_episode_each(n, kind):
+    """Observations, rewards, mask, s_T and cuts are those of the first episodes, to the bit.
+
+    What comes after (the autoreset, later episodes, their rewards of NaN or 10**9) is masked
+    and never seen, nor is any array an alias of a buffer that the environments write over.
+    """
+    _, (batch,) = play(n, kind + "Discrete")
+    # episode 0 began with the seeded reset, and the rollout's own reset began episode 1
+    check(batch, by_hand([1] * N))
+    assert not batch["mask"].all()
+
+
+@on_kinds
+@on_all
+def test_every_rollout_starts_afresh(n, kind):
+    """Every epoch begins with a new episode at t = 0 and none is played twice."""
+    _, plays = play(n, kind + "Discrete", rollouts=3)
+    seen = torch.zeros(N)
+    for batch in plays:
+        fresh = batch["obs"][0, :, 1]
+        assert (fresh > seen).all()
+        check(batch, by_hand(fresh.int().tolist()))
+        seen = batch["obs"][:, :, 1].amax(0)
+
+
+@on_kinds
+@on_all
+def test_max_ep_len_cuts(n, kind):
+    """An episode is cut at max_ep_len steps, unless it terminates there or earlier."""
+    for max_ep_len in range(1, 11):
+        _, (batch,) = play(n, kind + "Discrete", max_ep_len)
+        assert len(batch["rew"]) == min(max_ep_len, 9)
+        check(batch, by_hand([1] * N, max_ep_len))
+
+
+@pytest.mark.parametrize("actions", toy_envs.ACTIONS)
+@on_kinds
+@on_all
+def test_environments_get_the_actions_of_the_batch(n, kind, actions):
+    """Each action reaches its environment at its step; a Box action clipped on its way only."""
+    envs, (batch,) = play(n, kind + actions)
+    space, mask = envs.single_action_space, batch["mask"]
+    for i, env in enumerate(envs.envs):
+        got = [act for episode, _, act in env.unwrapped.log if episode == 1]
+        act = batch["act"][:, i][mask[:, i]].numpy()
+        if actions == "Box":
+            assert (act < space.low).any() or (act > space.high).any()
+            act = np.clip(act, space.low, space.high)
+        assert np.array_equal(got, act)
+
+
+@on_kinds
+@on_all
+def test_printed_numbers(n, kind, capsys):
+    """return and ep_len are means over the episodes; steps counts discarded steps too."""
+    watch(n, kind + "Discrete", epochs=3)
+    ret = sum(reward(i, t) for i in range(N) for t in range(PLAN[i][0])) / N
+    ep_len = sum(length for length, *_ in PLAN) / N
+    lines = rows(capsys.readouterr().out)
+    assert [(x["return"], x["ep_len"]) for x in lines] == [(ret, ep_len)] * 3
+    assert [x["steps"] for x in lines] == [9 * N, 18 * N, 27 * N]
+
+
+@pytest.mark.parametrize("space", toy_envs.OBSERVATIONS)
+@on_all
+def test_observations_are_flattened_as_gymnasium_does(n, space):
+    """Dict, Tuple, Discrete, image and float64 observations come as gym.spaces.flatten's."""
+    epoch = watch(n, f"Sampled{space}", epochs=1)[0]
+    assert len(epoch.calls) >= 1
+    for i, env in enumerate(epoch.envs.envs):
+        seen = env.unwrapped.log[1:]
+        flat = [gym.spaces.flatten(toy_envs.OBSERVATIONS[space], x) for x in seen]
+        flat = torch.as_tensor(np.stack(flat).astype(np.float32))
+        assert torch.equal(epoch.batch["obs"][:, i], flat[:3])
+        if n >= 3:
+            assert torch.equal(epoch.batch["next_obs"][:, i], flat[1:])
+
+
+def test_reward_to_go_of_2(scripts):
+    """R_t is the sum of the rewards from t on, exactly for whole numbers."""
+    rew = torch.tensor([[1.0, 10.0], [2.0, -20.0], [4.0, 0.0]])
+    to_go = torch.tensor([[7.0, -10.0], [6.0, -20.0], [4.0, 0.0]])
+    assert torch.equal(scripts[2].reward_to_go(rew), to_go)
+    assert torch.equal(scripts[2].reward_to_go(rew[:1]), rew[:1])
+
+
+@from_3
+def test_reward_to_go_with_gamma(n, scripts):
+    """R_t = r_t + gamma R_{t+1}, exactly where the numbers allow; gamma 0 and 1 too."""
+    rew = torch.tensor([[1.0, 10.0], [2.0, -20.0], [4.0, 0.0]])
+    to_go = torch.tensor([[3.0, 0.0], [4.0, -20.0], [4.0, 0.0]])
+    assert torch.equal(scripts[n].reward_to_go(rew, 0.5), to_go)
+    assert torch.equal(scripts[n].reward_to_go(rew, 0.0), rew)
+    assert torch.equal(scripts[n].reward_to_go(rew, 1.0), scripts[2].reward_to_go(rew))
+
+
+@on_kinds
+@pytest.mark.parametrize("n", [1, 2])
+def test_weights_of_1_and_2(n, kind):
+    """policy_loss gets R(tau) in script 1 and the reward-to-go in 2, exactly."""
+    for epoch in watch(n, kind + "Discrete", epochs=3):
+        hand, obs = returns_by_hand(epoch, 1.0, whole=n == 1)
+        (((logp, weights), _),) = epoch.calls
+        assert torch.equal(weights.double(), hand)
+        act = epoch.batch["act"][epoch.batch["mask"]]
+        assert torch.equal(logp, epoch.policy(obs).log_prob(act))
+
+
+@on_kinds
+@from_3
+def test_advantages_from_3_on(n, kind):
+    """A_t = R_t - V(s_t): gamma V(s_T) where a time limit cuts and nothing at a true end.
+
+    Both V are those of before this epoch's fit. The tolerance is float32's on returns of
+    some hundreds.
+    """
+    for epoch in watch(n, kind + "Discrete", epochs=3, gamma=GAMMA):
+        ret, obs = returns_by_hand(epoch, GAMMA)
+        adv = epoch.calls[0][0][1 if n == 3 else 2]
+        hand = ret - epoch.value(obs).squeeze(1)
+        torch.testing.assert_close(adv.double(), hand, rtol=1e-5, atol=1e-4)
+
+
+@from_3
+def test_max_ep_len_bootstraps(n):
+    """An episode stopped by max_ep_len goes on with gamma V(s_T) too: here after one step."""
+    for epoch in watch(n, "VectorIntBox", epochs=2, gamma=GAMMA, max_ep_len=1):
+        last = epoch.value(epoch.batch["next_obs"][0]).squeeze(1)
+        rest = torch.tensor([reward(i, 0) for i in range(N)]) + GAMMA * last
+        adv = epoch.calls[0][0][1 if n == 3 else 2]
+        hand = rest - epoch.value(epoch.batch["obs"][0]).squeeze(1)
+        torch.testing.assert_close(adv, hand, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("actions", toy_envs.ACTIONS)
+@from_4
+def test_logp_old_is_the_log_prob_of_the_old_policy(n, actions):
+    """Once per epoch, before its first step: so the ratio is exactly 1 on the first update."""
+    for epoch in watch(n, "Scripted" + actions, epochs=3, train_pi_iters=5):
+        mask = epoch.batch["mask"]
+        old = epoch.policy(epoch.batch["obs"][mask]).log_prob(epoch.batch["act"][mask])
+        logps = [args[0] for args, _ in epoch.calls]
+        assert len(logps) == 5
+        assert all(torch.equal(args[1], old) for args, _ in epoch.calls)
+        assert torch.equal(logps[0], old)
+        assert not any(torch.equal(a, b) for a, b in pairwise(logps))
+
+
+@on_all
+def test_gaussian_log_probs_are_summed(n):
+    """A Box action's log-prob is the sum of its dimensions' normal densities' logs."""
+    epoch = watch(n, "ScriptedBox", epochs=1)[0]
+    mask = epoch.batch["mask"]
+    obs, act = epoch.batch["obs"][mask], epoch.batch["act"][mask]
+    pi = epoch.policy(obs)
+    z = (act - pi.mean) / pi.stddev
+    hand = (-z.square() / 2 - pi.stddev.log() - np.log(2 * np.pi) / 2).sum(1)
+    logp = epoch.calls[0][0][0]
+    assert logp.shape == (len(obs),)
+    torch.testing.assert_close(logp, hand)
+
+
+@pytest.mark.parametrize("actions", toy_envs.ACTIONS)
+@on_all
+def test_loss_is_the_mean_of_the_steps(n, actions):
+    """policy_loss gets one number per step and returns the formula's mean over the steps."""
+    more = {"train_pi_iters": 5} if n >= 4 else {}
+    for epoch in watch(n, "Scripted" + actions, epochs=3, **more):
+        steps = int(epoch.batch["mask"].sum())
+        for args, loss in epoch.calls:
+            assert {x.shape for x in args if torch.is_tensor(x)} == {(steps,)}
+            assert loss == pytest.approx(loss_by_hand(n, *args), rel=1e-4, abs=1e-3)
+
+
+def test_clip_on_both_sides(scripts):
+    """min and clip, by hand: ratios 1/2 and 3/2, advantages of both signs, eps 0.2."""
+    logp = torch.tensor([0.5, 0.5, 1.5, 1.5]).log()
+    adv = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    terms = [0.5, -0.8, 1.2, -1.5]
+    for i, term in enumerate(terms):
+        args = logp[i : i + 1], torch.zeros(1), adv[i : i + 1]
+        assert scripts[6].policy_loss(*args, 0.2).item() == pytest.approx(-term)
+    loss = scripts[6].policy_loss(logp, torch.zeros(4), adv, 0.2)
+    assert loss.item() == pytest.approx(-sum(terms) / 4)
+
+
+@pytest.mark.parametrize("actions", toy_envs.ACTIONS)
+@on_all
+def test_gradients_of_the_last_step(n, actions):
+    """The step follows the gradient of -mean(log pi * weight), V that of the mean square.
+
+    That is the gradient of all six at theta_old. Two epochs, so none is left of the first.
+    """
+    more = {} if n < 3 else {"train_v_iters": 1}
+    more |= {} if n < 4 else {"train_pi_iters": 1}
+    epoch = watch(n, "Scripted" + actions, epochs=2, **more)[-1]
+    mask, (policy, value) = epoch.batch["mask"], epoch.trained
+    obs, act = epoch.batch["obs"][mask], epoch.batch["act"][mask]
+    weights = epoch.calls[0][0][1 if n <= 3 else 2]
+    (-(epoch.policy(obs).log_prob(act) * weights).mean()).backward()
+    pairs = [*zip(policy.parameters(), epoch.policy.parameters(), strict=True)]
+    if n >= 3:
+        ret, _ = returns_by_hand(epoch, 0.99)
+        (epoch.value(obs).squeeze(1) - ret.float()).square().mean().backward()
+        pairs += zip(value.parameters(), epoch.value.parameters(), strict=True)
+    for p, hand in pairs:
+        torch.testing.assert_close(p.grad, hand.grad, rtol=1e-3, atol=1e-4)
+
+
+@on_all
+def test_number_of_steps(n):
+    """Each epoch takes train_pi_iters policy steps (1 in 1-3) and train_v_iters value steps."""
+    more = {} if n < 3 else {"train_v_iters": 7}
+    more |= {} if n < 4 else {"train_pi_iters": 5}
+    epochs = watch(n, "ScriptedDiscrete", epochs=3, **more)
+    states = [optimizer.state.values() for optimizer in epochs[-1].optimizers]
+    taken = [{int(parameter["step"]) for parameter in state} for state in states]
+    assert taken == [{15 if n >= 4 else 3}] + ([{21}] if n >= 3 else [])
