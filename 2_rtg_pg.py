@@ -77,7 +77,7 @@ def policy_loss(logp, weights):
     return -(logp * weights).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: int = 50,
+def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.02, epochs: int = 50,
           num_envs: int = 50, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = ""):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
@@ -111,7 +111,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
         policy.zero_grad()
         loss.backward()
         pi_optimizer.step()
-        # save, then report; a run killed at any moment leaves the old file or the new one
+        # save, then report; a run killed at any moment leaves the old file or the new
         norm = sum(p.norm() for p in policy.parameters())
         assert norm < 1e6, f"epoch {epoch} diverged: lower --lr"
         if save:

@@ -78,7 +78,7 @@ def policy_loss(logp, adv):
     return -(logp * adv).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: int = 50,
+def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.02, epochs: int = 50,
           num_envs: int = 50, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.1,
           train_v_iters: int = 10):  # fmt: skip
@@ -123,7 +123,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
             value.zero_grad()
             ((value(obs) - ret) ** 2).mean().backward()
             v_optimizer.step()
-        # save, then report; a run killed at any moment leaves the old file or the new one
+        # save, then report; a run killed at any moment leaves the old file or the new
         norm = sum(p.norm() for p in [*policy.parameters(), *value.parameters()])
         assert norm < 1e6, f"epoch {epoch} diverged: lower --lr, --vf_lr or --*_iters"
         if save:

@@ -79,10 +79,10 @@ def policy_loss(logp, logp_old, adv):
     return -(ratio.detach() * logp * adv).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: int = 50,
+def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.02, epochs: int = 50,
           num_envs: int = 50, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.1,
-          train_v_iters: int = 10, train_pi_iters: int = 3):  # fmt: skip
+          train_v_iters: int = 10, train_pi_iters: int = 4):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
     for flag, x in [*locals().items(), *(("hidden_sizes", n) for n in hidden_sizes)]:
         if isinstance(x, (int, float)) and flag not in ("render", "seed", "gamma"):
@@ -128,7 +128,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
             value.zero_grad()
             ((value(obs) - ret) ** 2).mean().backward()
             v_optimizer.step()
-        # save, then report; a run killed at any moment leaves the old file or the new one
+        # save, then report; a run killed at any moment leaves the old file or the new
         norm = sum(p.norm() for p in [*policy.parameters(), *value.parameters()])
         assert norm < 1e6, f"epoch {epoch} diverged: lower --lr, --vf_lr or --*_iters"
         if save:

@@ -70,9 +70,10 @@ def turns(section, jobs):
 
 
 def write(path, raw):
-    """Write rows, dicts of the same keys, as CSV."""
+    """Write rows, dicts, as CSV."""
+    columns = dict.fromkeys(key for row in raw for key in row)
     with path.open("w", newline="") as file:
-        out = csv.DictWriter(file, raw[0], lineterminator="\n")
+        out = csv.DictWriter(file, columns, lineterminator="\n")
         out.writeheader()
         for row in raw:
             floats = {k: f"{x:.7g}" for k, x in row.items() if isinstance(x, float)}
@@ -108,9 +109,9 @@ def table(title, head, body):
 
 
 def summary(epochs, window):
-    """Return what a run came to: the epoch, steps and seconds at which the last
-    `window` epochs averaged SOLVED (infinity: never, so that it improves no median), the
-    mean return of the last 10 epochs (`tail`), and the lowest after solving (`low`)."""
+    """Return what a run came to: epoch, steps and seconds when the last `window` epochs
+    averaged SOLVED (infinity if never, so that it improves no median), the mean return
+    of the last 10 epochs (`tail`), and the lowest return after solving (`low`)."""
     rets = [row["return"] for row in epochs]
     ends = range(window, len(rets) + 1)
     at = next((i for i in ends if mean(rets[i - window : i]) >= SOLVED), len(rets) + 1)
@@ -126,7 +127,6 @@ def curves(seeds, args):
     curves.csv: every printed epoch; of the peer, only the moment at which it solved.
     runs.csv: each run's summary, the seconds of its whole process, its exit status.
     """
-    fields = ("epoch", "seconds", "steps", "return", "ep_len", "kl", "loss")
     windows = {p.name: -(-100 // defaults(n)["num_envs"]) for n, p in SCRIPTS.items()}
     child, jobs, raw, runs = inspect.getsource(sb3_child), {}, [], []
     for seed in range(seeds):
@@ -136,7 +136,7 @@ def curves(seeds, args):
         jobs |= {(SCRIPTS[n].name, seed): script(n, seed=seed) for n in SCRIPTS}
     for (name, seed), epochs, seconds, status in turns("curves", jobs):
         who = {"script": name, "seed": seed}
-        raw += [who | {key: row.get(key, "") for key in fields} for row in epochs]
+        raw += [who | row for row in epochs]
         run = who | summary(epochs, windows.get(name, 1))
         runs.append(run | {"process": seconds, "status": status})
     write(args.out / "curves.csv", raw)
@@ -157,8 +157,8 @@ def curves(seeds, args):
 
 def sb3_child(seed, goal):
     """Train Stable-Baselines3's PPO on CartPole-v1 with rl-zoo's settings; once the
-    last 100 episodes average `goal`, print a line and stop. This runs as a program of its
-    own, so that it pays for its own imports and for no others."""
+    last 100 episodes average `goal`, print a line and stop. This runs as a program of
+    its own, so that it pays for its own imports and for no others."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
@@ -194,9 +194,8 @@ def limit(seeds, args):
         source = f"{child}benchmark.limit_child({n}, {seed})"
         jobs[SCRIPTS[n].name, seed] = ["-c", source]
     for (name, seed), epochs, *_ in turns("limit", jobs):
-        for row in epochs:
-            raw.append({"script": name, "seed": seed, **row})
-            raw[-1]["ratio"] = row["real"] / row["bare"]
+        who = {"script": name, "seed": seed}
+        raw += [{**who, **row, "ratio": row["real"] / row["bare"]} for row in epochs]
     write(args.out / "limit.csv", raw)
     body = []
     for (name,), x in groups(raw, "script").items():
@@ -207,45 +206,45 @@ def limit(seeds, args):
 
 
 def limit_child(n, seed):
-    """Train script n for 40 epochs; print the seconds of the last 10 and their calls."""
-    module, flags = load(n), defaults(n)
-    make, policies, text, epochs, clock = module.Policy, [], [], [], []
+    """Train for 40 epochs; print the seconds of the last 10 and those of their calls."""
+    module, played, ends = load(n), {}, [time.perf_counter()]
+    play = module.rollout
 
-    def tick(part, end="\n", flush=False):
-        """Stand in for the script's print, which it calls twice for each epoch."""
-        real = time.perf_counter() - clock[-1]
-        text.append(part)
+    def rollout(envs, policy, *rest):
+        batch = play(envs, policy, *rest)
+        played.update(policy=policy, mask=batch[3])
+        return batch
+
+    def tick(_, end="\n", flush=False):
+        """Stand in for the script's print, whose last call ends an epoch."""
+        real = time.perf_counter() - ends[-1]
         if end == "\n":
-            epochs.extend(rows("".join(text[-2:])))
-            if len(epochs) > 30:
-                steps = int(epochs[-1]["steps"] - epochs[-2]["steps"])
-                batch = round(epochs[-1]["ep_len"] * flags["num_envs"])
+            if len(ends) > 30:
                 with torch.random.fork_rng():  # the training goes on as it would have
-                    bare = bare_calls(module, flags, policies[0], steps, batch)
-                line = f"epoch: {len(epochs)} \t steps: {steps} \t real: {real}"
-                print(f"{line} \t bare: {bare}", flush=True)
-            clock.append(time.perf_counter())
+                    bare = bare_calls(module, defaults(n), **played)
+                line = f"epoch: {len(ends)} \t steps: {played['mask'].numel()}"
+                print(f"{line} \t real: {real} \t bare: {bare}", flush=True)
+            ends.append(time.perf_counter())
 
-    module.print = tick
-    module.Policy = lambda *args: policies.append(make(*args)) or policies[0]
-    clock.append(time.perf_counter())
+    module.rollout, module.print = rollout, tick
     module.train(epochs=40, seed=seed)
 
 
-def bare_calls(module, flags, policy, steps, batch):
-    """Return the seconds that nothing but an epoch's calls take: `steps` environment
-    steps, with a forward pass and a sample for each round of them, then the optimizer
-    steps of the policy and of V on `batch` rows."""
-    envs = gym.make_vec(flags["env_name"], flags["num_envs"])
+def bare_calls(module, flags, policy, mask):
+    """Return the seconds that nothing but an epoch's calls take, in its shapes: forward
+    pass, sample and step of all environments for each row of the mask, then the optimizer
+    steps of the policy and of V on as many rows as the mask has true elements."""
+    size = int(mask.sum())
+    envs = gym.make_vec(flags["env_name"], mask.shape[1])
     obs = envs.reset(seed=0)[0]
     student, value = copy.deepcopy(policy), module.mlp(4, *flags["hidden_sizes"], 1)
     pi_optimizer = module.Adam(student.parameters(), flags["lr"])
     v_optimizer = module.Adam(value.parameters(), flags["vf_lr"])
-    batch_obs, adv = torch.randn(batch, 4), torch.randn(batch)
+    batch_obs, adv = torch.randn(size, 4), torch.randn(size)
     batch_act = policy(batch_obs).sample()
     start = time.perf_counter()
     with torch.no_grad():
-        for _ in range(steps // flags["num_envs"]):
+        for _ in mask:
             act = policy(torch.as_tensor(obs)).sample().numpy()
             obs = envs.step(act)[0]
     for _ in range(flags.get("train_pi_iters", 1)):

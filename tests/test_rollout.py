@@ -110,7 +110,7 @@ def watch(n, env, **flags):
 
 
 def returns_by_hand(epoch, gamma, whole=False):
-    """Return R_t of every step under the mask, in float64; whole: R(tau) instead.
+    """Return R_t (whole: R(tau)) in float64 and the observations, both under the mask.
 
     Where the epoch has a value network, cut episodes go on with gamma V(s_T).
     """
@@ -129,7 +129,7 @@ def returns_by_hand(epoch, gamma, whole=False):
 
 def loss_by_hand(n, logp, *rest):
     """Return script n's loss in float64, the clip as the one-sided limit that it is."""
-    logp, *rest = (np.array(x, dtype=np.float64) for x in (logp, *rest))
+    logp, *rest = (np.asarray(x).astype(np.float64) for x in (logp, *rest))
     if n < 4:
         return -np.mean(logp * rest[0])
     old, adv, *eps = rest
@@ -196,13 +196,50 @@ def test_environments_get_the_actions_of_the_batch(n, kind, actions):
 @on_kinds
 @on_all
 def test_printed_numbers(n, kind, capsys):
-    """return and ep_len are means over the episodes; steps counts discarded steps too."""
-    watch(n, kind + "Discrete", epochs=3)
+    """loss is the last one; return and ep_len are means over the episodes.
+
+    steps counts discarded steps too.
+    """
+    epochs = watch(n, kind + "Discrete", epochs=3)
     ret = sum(reward(i, t) for i in range(N) for t in range(PLAN[i][0])) / N
     ep_len = sum(length for length, *_ in PLAN) / N
     lines = rows(capsys.readouterr().out)
     assert [(x["return"], x["ep_len"]) for x in lines] == [(ret, ep_len)] * 3
     assert [x["steps"] for x in lines] == [9 * N, 18 * N, 27 * N]
+    losses = [epoch.calls[-1][1] for epoch in epochs]
+    assert [x["loss"] for x in lines] == pytest.approx(losses, rel=1e-6, abs=6e-4)
+
+
+@from_4
+def test_printed_kl(n, capsys):
+    """kl is the mean of exp(d) - 1 - d, d from the epoch's first policy to its last."""
+    epoch = watch(n, "ScriptedBox", epochs=3)[-1]
+    mask, (policy, _) = epoch.batch["mask"], epoch.trained
+    logp = policy(epoch.batch["obs"][mask]).log_prob(epoch.batch["act"][mask])
+    d = (logp - epoch.calls[0][0][1]).double()
+    kl = rows(capsys.readouterr().out)[-1]["kl"]
+    assert kl == pytest.approx((d.exp() - 1 - d).mean().item(), abs=2e-5)
+    assert kl > 0
+
+
+@on_all
+def test_seed_reaches_environments_and_networks(n):
+    """Two seeds differ in both, one seed in neither; and epochs differ in start states."""
+    first, again, other = (
+        watch(n, "SampledWide", epochs=3, seed=seed) for seed in (0, 0, 1)
+    )
+    for a, b, c in zip(first, again, other, strict=True):
+        starts = [epoch.batch["obs"][0] for epoch in (a, b, c)]
+        assert torch.equal(starts[0], starts[1])
+        assert not torch.isin(starts[0], starts[2]).any()
+    starts = torch.cat([epoch.batch["obs"][0] for epoch in first])
+    assert len(starts.unique()) == starts.numel()
+    weights = [
+        torch.cat([p.flatten() for p in x[0].policy.parameters()])
+        for x in (first, again, other)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.parametrize("space", toy_envs.OBSERVATIONS)
