@@ -149,6 +149,7 @@ def curves(seeds, args):
         when = spread(run["epoch"]), spread(run["steps"]), spread(run["seconds"], 1)
         ratio = f"{median(programs[SB3]['seconds']) / seconds:.2f}" if args.peer else ""
         after = spread(run["tail"], 1), run["tail"].count(500), spread(run["low"], 1)
+        after = ("", "", "") if name == SB3 else after  # it stopped when it had solved
         body.append([name, count, *when, f"{seconds / bare:.2f}", ratio, *after])
     head = "script, solved, epochs, steps, seconds, / import, sb3's / its"
     head += ", last 10 epochs, at 500, falls back to"
@@ -206,7 +207,7 @@ def limit(seeds, args):
 
 
 def limit_child(n, seed):
-    """Train for 40 epochs; print the seconds of the last 10 and those of their calls."""
+    """Train for 40 epochs; print the seconds of the last 10 and of their bare calls."""
     module, played, ends = load(n), {}, [time.perf_counter()]
     play = module.rollout
 
@@ -232,7 +233,7 @@ def limit_child(n, seed):
 
 def bare_calls(module, flags, policy, mask):
     """Return the seconds that nothing but an epoch's calls take, in its shapes: forward
-    pass, sample and step of all environments for each row of the mask, then the optimizer
+    pass, sample and step of all environments for each row of the mask, then optimizer
     steps of the policy and of V on as many rows as the mask has true elements."""
     size = int(mask.sum())
     envs = gym.make_vec(flags["env_name"], mask.shape[1])

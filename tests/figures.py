@@ -1,75 +1,145 @@
-"""Draw the README's figures from what tests/benchmark.py measured and exact.py computes.
+"""Draw the README's figures from what benchmark.py measured and exact.py computes.
 
-    python tests/figures.py [folder of the CSV files, default tests/figures]
+    python tests/figures.py
+    python tests/figures.py --folder try --png    CSVs and figures there; PNGs to view
 
-The SVGs go next to the CSV files. They read on GitHub's light and its dark page, with no
-background of their own and grey text, and come out the same, byte for byte, as long as
-the data do.
+The SVGs have no background and mid-tone colours, so that they read on GitHub's light
+and dark pages, and stay the same byte for byte as long as the data do.
 """
 
+import argparse
 import csv
-import sys
 from pathlib import Path
 
 import exact
 import matplotlib as mpl
 import numpy as np
-from conftest import ROOT, SCRIPTS
+from conftest import ROOT, SCRIPTS, load
+from matplotlib import pyplot as plt
 
-mpl.use("svg")
-import matplotlib.pyplot as plt
-
-# mid-tones: about the same contrast on white as on GitHub's dark #0d1117
-GREY, BLUE, ORANGE = "#808890", "#2f81f7", "#d9730d"
+GREY, BLUE, ORANGE = "#848d97", "#2f81f7", "#db6d28"
+PAGES = {"light": "#ffffff", "dark": "#0d1117"}  # GitHub's
 STYLE = {
     "svg.hashsalt": "ladder",  # without it the ids in the file are random
-    "font.size": 10,
+    "figure.constrained_layout.use": True,
+    "axes.facecolor": "none",
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), GREY),
-    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), GREY),
 }
+GREYS = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor")
+STYLE |= dict.fromkeys((*GREYS, "xtick.color", "ytick.color", "grid.color"), GREY)
 
 
 def read(path, *keys):
-    """Return {values of the keys: {column: list of floats}} of a CSV file."""
+    """Return {values of the keys: {column: array}} of a CSV file."""
     groups = {}
     with path.open() as file:
         for row in csv.DictReader(file):
             group = groups.setdefault(tuple(row.pop(key) for key in keys), {})
-            for key, x in row.items():
-                group.setdefault(key, []).append(float(x or "nan"))
-    return groups
-
-
-def save(figure, path):
-    """Write a figure as SVG: text as paths, no background, no date."""
-    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    print(path)
+            for column, x in row.items():
+                group.setdefault(column, []).append(float(x or "nan"))
+    return {key: {c: np.array(x) for c, x in g.items()} for key, g in groups.items()}
 
 
 def curves(folder):
-    """Return against environment steps, a panel per script: median and range of seeds."""
+    """Return (an epoch's mean) against environment steps, a panel for each script.
+
+    Over the seeds: median, quartiles and range, as far as every seed has gone, for the
+    runs that took more steps are the ones that went well.
+    """
     runs = read(folder / "curves.csv", "script", "seed")
-    grid = np.geomspace(3000, 1e6, 200)
-    figure, axes = plt.subplots(2, 3, figsize=(9, 4.6), sharex=True, sharey=True)
-    bands = {}
+    grid, bands = np.linspace(0, 1e6, 201), {}
     for path in SCRIPTS.values():
         mine = [run for (name, _), run in runs.items() if name == path.name]
-        rets = [np.interp(grid, run["steps"], run["return"], left=np.nan, right=np.nan) for run in mine]
-        bands[path.name] = rets
-    for ax, (name, rets) in zip(axes.flat, bands.items()):
-        ax.fill_between(grid, np.min(rets, 0), np.max(rets, 0), color=BLUE, alpha=0.25, lw=0)
-        ax.plot(grid, np.median(rets, 0), color=BLUE)
-        ax.set_xscale("log")
-        ax.set_title(name)
-    save(figure, folder / "curves.svg")
+        x = grid[grid <= min(run["steps"][-1] for run in mine)]
+        rets = [np.interp(x, run["steps"], run["return"]) for run in mine]
+        bands[path.name] = x / 1000, np.percentile(rets, (0, 25, 50, 75, 100), axis=0)
+    figure, axes = plt.subplots(2, 3, figsize=(9, 4.8), sharex=True, sharey=True)
+    for ax, (name, (x, band)) in zip(axes.flat, bands.items(), strict=True):
+        ax.fill_between(x, band[0], band[4], color=BLUE, alpha=0.2, linewidth=0)
+        ax.fill_between(x, band[1], band[3], color=BLUE, alpha=0.35, linewidth=0)
+        ax.plot(x, band[2], color=BLUE)
+        ax.set(title=name, xlim=(0, 1000), xticks=range(0, 1000, 200), ylim=(0, 515))
+    figure.supxlabel("environment steps, in thousands", color=GREY, size=10)
+    figure.supylabel("return", color=GREY, size=10)
+    return figure
+
+
+def variance(_):
+    """Exact variance of one trajectory's gradient estimate, a bar for each weight."""
+    scripts = {n: load(n) for n in SCRIPTS}
+    table = exact.on_policy(scripts, *exact.random_mdp(seed=0)[:2])
+    # an arbitrary baseline can have any variance: it is in that table for its bias
+    found = {name: x for name, (_, _, x) in table.items() if not name.endswith(" b(s)")}
+    figure, ax = plt.subplots(figsize=(7, 0.4 * len(found) + 0.6))
+    bars = ax.barh(list(found), list(found.values()), color=BLUE, height=0.6)
+    ax.bar_label(bars, fmt="{:.2f}", padding=4, color=GREY)
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    ax.invert_yaxis()
+    ax.set_xlabel("variance of the gradient estimate")
+    return figure
+
+
+def break_(folder):
+    """Return of the last 10 epochs against --train_pi_iters, a panel for each --lr.
+
+    Scripts 4 and 6: a line through the medians, a dot for each seed, a cross at 0 for a
+    run that diverged.
+    """
+    runs = read(folder / "break.csv", "script", "lr", "train_pi_iters")
+    lrs = sorted({float(lr) for _, lr, _ in runs})
+    figure, axes = plt.subplots(1, len(lrs), figsize=(9, 3.2), sharey=True)
+    for (n, colour, shift), (ax, lr) in (
+        (style, panel)
+        for style in ((4, ORANGE, 0.97), (6, BLUE, 1.03))
+        for panel in zip(axes, lrs, strict=True)
+    ):
+        name = SCRIPTS[n].name
+        cells = {
+            int(iters): run
+            for (script, rate, iters), run in runs.items()
+            if script == name and float(rate) == lr
+        }
+        medians = [np.median(run["tail"]) for run in cells.values()]
+        ax.plot(list(cells), medians, color=colour, label=name)
+        for iters, run in cells.items():
+            failed = run["status"] != 0
+            for which, marker, size in ((~failed, "o", 14), (failed, "x", 30)):
+                y = run["tail"][which]
+                x = np.full(len(y), iters * shift)  # aside, so that both can be seen
+                ax.scatter(x, y, size, color=colour, marker=marker, clip_on=False)
+        ax.set(title=f"--lr {lr:g}", xscale="log", ylim=(0, 510))
+        ax.set_xticks(list(cells), list(cells))
+        ax.minorticks_off()
+    axes[0].set_ylabel("return, last 10 epochs")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2
+    )
+    figure.supxlabel("--train_pi_iters", color=GREY, size=10)
+    return figure
+
+
+def main():
+    """Read the flags, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=ROOT / "tests" / "figures")
+    parser.add_argument("--png", action="store_true", help="one per page colour, too")
+    args = parser.parse_args()
+    for name, draw in {"curves": curves, "variance": variance, "break": break_}.items():
+        with mpl.rc_context(STYLE):
+            figure, path = draw(args.folder), args.folder / name
+            bare = {"Date": None, "Creator": None}
+            figure.savefig(path.with_suffix(".svg"), transparent=True, metadata=bare)
+            for page, colour in PAGES.items() if args.png else ():
+                figure.savefig(f"{path}-{page}.png", facecolor=colour, dpi=110)
+            plt.close(figure)
+
 
 if __name__ == "__main__":
-    with mpl.rc_context(STYLE):
-        curves(Path(sys.argv[1]))
+    main()

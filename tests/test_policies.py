@@ -10,8 +10,8 @@ from conftest import SCRIPTS, load, run
 
 # enough epochs that ratios leave the clip interval, see test_ratios_leave_the_interval
 SETTINGS = {
-    "CartPole-v1": {"epochs": 6, "seed": 3, "num_envs": 16},
-    "Pendulum-v1": {"epochs": 4, "seed": 3, "num_envs": 4},
+    "CartPole-v1": {"epochs": 6, "seed": 3, "num_envs": 8},
+    "Pendulum-v1": {"epochs": 3, "seed": 3, "num_envs": 4},
 }
 ONE_STEP = "--train_pi_iters", 1
 NO_CLIP = "--clip_ratio", 1e9

@@ -11,9 +11,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, Sequence, Tuple
-
 from conftest import SCRIPTS, load, rows, run
+from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, Sequence, Tuple
 
 NAN, INF = float("nan"), float("inf")
 SMALL = {"epochs": 2, "num_envs": 2, "max_ep_len": 8}

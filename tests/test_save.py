@@ -14,7 +14,6 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 import torch
-
 from conftest import SCRIPTS, load, rows, run
 
 TINY = {"num_envs": 1, "max_ep_len": 3, "hidden_sizes": (4,)}
