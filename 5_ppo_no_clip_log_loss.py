@@ -84,14 +84,14 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.02, epochs: 
           device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.1,
           train_v_iters: int = 10, train_pi_iters: int = 4):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
-    for flag, x in [*locals().items(), *(("hidden_sizes", n) for n in hidden_sizes)]:
-        if isinstance(x, (int, float)) and flag not in ("render", "seed", "gamma"):
-            assert 0 < x < np.inf, f"--{flag} {x}: give a finite number above 0"
+    for flag, x in [(flag, np.asarray(x)) for flag, x in locals().items()]:
+        if x.dtype.kind in "iuf" and flag not in ("seed", "gamma"):
+            assert np.all((0 < x) & (x < np.inf)), f"--{flag} {x}: must be finite, > 0"
     assert 0 <= gamma <= 1, f"--gamma {gamma}: give a number from 0 to 1"
     assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
     open(f"{save}.tmp" if save else os.devnull, "ab").close()
     # make the environments and the networks, all from one seed
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**64)  # all that torch takes
     envs = gym.make_vec(env_name, num_envs)
     envs.reset(seed=seed)
     window = gym.make_vec(env_name, 1, "sync", render_mode="human") if render else None

@@ -53,7 +53,8 @@ def timed(arguments):
             seconds = time.perf_counter() - start
             epochs += [{**row, "seconds": seconds} for row in rows(line)]
     if child.returncode:
-        print(f"\n{arguments} failed: {line.strip()}", file=sys.stderr)
+        what = " ".join(map(str, arguments))[:200]
+        print(f"\n{what} failed: {line.strip()}", file=sys.stderr)
     return epochs, time.perf_counter() - start, child.returncode
 
 
@@ -208,7 +209,7 @@ def limit(seeds, args):
 
 def limit_child(n, seed):
     """Train for 40 epochs; print the seconds of the last 10 and of their bare calls."""
-    module, played, ends = load(n), {}, [time.perf_counter()]
+    module, flags, played, ends = load(n), defaults(n), {}, [time.perf_counter()]
     play = module.rollout
 
     def rollout(envs, policy, *rest):
@@ -222,7 +223,7 @@ def limit_child(n, seed):
         if end == "\n":
             if len(ends) > 30:
                 with torch.random.fork_rng():  # the training goes on as it would have
-                    bare = bare_calls(module, defaults(n), **played)
+                    bare = bare_calls(module, flags, **played)
                 line = f"epoch: {len(ends)} \t steps: {played['mask'].numel()}"
                 print(f"{line} \t real: {real} \t bare: {bare}", flush=True)
             ends.append(time.perf_counter())
