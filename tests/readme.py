@@ -10,6 +10,7 @@ import ast
 import csv
 import difflib
 import inspect
+import math
 import re
 import shlex
 import statistics
@@ -79,26 +80,15 @@ def table(head, body):
     return "\n".join(["", *("| " + " | ".join(map(str, r)) + " |" for r in rows), ""])
 
 
-def solved(n):
-    """Per seed, the steps and seconds at which script n solved CartPole-v1, from the CSV.
-
-    Solved: the last 100 training episodes average 475 or more.
-    """
-    num_envs = inspect.signature(load(n).train).parameters["num_envs"].default
-    window = -(-100 // num_envs)
-    seeds = {}
-    with (ROOT / "tests/figures/curves.csv").open() as file:
+def runs():
+    """The benchmark's runs: {script: {column: list of numbers}}, inf where never solved."""
+    found = {}
+    with (ROOT / "tests/figures/runs.csv").open() as file:
         for row in csv.DictReader(file):
-            if row["script"] == SCRIPTS[n].name:
-                seeds.setdefault(row["seed"], []).append(row)
-    found = []
-    for run in seeds.values():
-        rets = [float(row["return"]) for row in run]
-        for k in range(window - 1, len(run)):
-            if sum(rets[k - window + 1 : k + 1]) / window >= 475:
-                found.append((int(float(run[k]["steps"])), float(run[k]["seconds"])))
-                break
-    return found, len(seeds)
+            columns = found.setdefault(row.pop("script"), {})
+            for name, x in row.items():
+                columns.setdefault(name, []).append(float(x or "nan"))
+    return found
 
 
 def rungs():
@@ -106,22 +96,64 @@ def rungs():
     body = []
     for n, path in SCRIPTS.items():
         loss = inspect.getsource(load(n).policy_loss).splitlines()[-1]
-        before = {1: None, 6: 4}.get(n, n - 1)
-        found, seeds = solved(n)
-        steps, seconds = (statistics.median(x) for x in zip(*found, strict=True))
+        before, run = {1: None, 6: 4}.get(n, n - 1), runs()[path.name]
         body.append(
             [
                 f"[{path.name}]({path.name})",
                 IDEAS[n],
                 f"`{loss.strip().removeprefix('return ')}`",
                 f"{len(changes(before, n))} (from {before})" if before else "",
-                f"{steps / 1000:.0f}k",
-                f"{seconds:.1f}",
-                f"{len(found)}/{seeds}",
+                f"{statistics.median(run['steps']) / 1000:.0f}k",
+                f"{statistics.median(run['seconds']):.1f}",
             ]
         )
-    head = ["file", "idea", "loss", "changed lines", "steps", "seconds", "solved"]
+    head = ["file", "idea", "loss", "changed lines", "steps", "seconds"]
     return table(head, body)
+
+
+def speed():
+    """Whole-process time to solve, as ratios, and what comes after, from runs.csv."""
+    found, body = runs(), []
+    bare = statistics.median(found["import torch, gymnasium"]["process"])
+    peer = statistics.median(found["sb3"]["seconds"])
+    for path in SCRIPTS.values():
+        run = found[path.name]
+        seconds, tails = statistics.median(run["seconds"]), run["tail"]
+        lows = [x for x in run["low"] if not math.isnan(x)]
+        count = sum(math.isfinite(x) for x in run["epoch"])
+        body.append(
+            [
+                f"`{path.name}`",
+                f"{count} of {len(tails)}",
+                f"{seconds / bare:.1f}",
+                f"{peer / seconds:.1f}",
+                f"{statistics.median(tails):.1f} ({min(tails):.1f})",
+                tails.count(500),
+                f"{min(lows):.0f}",
+            ]
+        )
+    head = ["script", "solved", "time / imports", "SB3's time / its"]
+    head += ["last 10 epochs (worst seed)", "at 500.0", "lowest epoch after solving"]
+    return table(head, body)
+
+
+def steadiness():
+    """Last-10-epoch returns of 4 and 6 as the policy step grows, from break.csv."""
+    cells = {}
+    with (ROOT / "tests/figures/break.csv").open() as file:
+        for row in csv.DictReader(file):
+            key = float(row["lr"]), int(row["train_pi_iters"])
+            tails = cells.setdefault(key, {}).setdefault(row["script"][0], [])
+            tails.append(float(row["tail"]))
+    shown = [
+        [
+            f"{lr:g}",
+            iters,
+            *(f"{statistics.median(x[n]):.0f} ({min(x[n]):.0f})" for n in "46"),
+        ]
+        for (lr, iters), x in sorted(cells.items())
+    ]
+    return table(["`--lr`", "`--train_pi_iters`", "script 4", "script 6"], shown)
 
 
 def flags():
