@@ -137,25 +137,6 @@ def speed():
     return table(head, body)
 
 
-def steadiness():
-    """Last-10-epoch returns of 4 and 6 as the policy step grows, from break.csv."""
-    cells = {}
-    with (ROOT / "tests/figures/break.csv").open() as file:
-        for row in csv.DictReader(file):
-            key = float(row["lr"]), int(row["train_pi_iters"])
-            tails = cells.setdefault(key, {}).setdefault(row["script"][0], [])
-            tails.append(float(row["tail"]))
-    shown = [
-        [
-            f"{lr:g}",
-            iters,
-            *(f"{statistics.median(x[n]):.0f} ({min(x[n]):.0f})" for n in "46"),
-        ]
-        for (lr, iters), x in sorted(cells.items())
-    ]
-    return table(["`--lr`", "`--train_pi_iters`", "script 4", "script 6"], shown)
-
-
 def flags():
     """The table of flags and their defaults, from the scripts' signatures."""
     defaults = {n: inspect.signature(load(n).train).parameters for n in SCRIPTS}
