@@ -1,6 +1,6 @@
 """Reward-to-go: an action answers only for the rewards that come after it.
 
-    loss = -mean of log pi(a_t|s_t) R_t,   R_t = r_t + r_{t+1} + ... + r_{T-1}
+    loss = -mean of log pi(a_t|s_t) R_t,   R_t = rew_t + ... + rew_{T-1}
 
 New since 1_simple_pg.py: reward_to_go. Run: python 2_rtg_pg.py --env CartPole-v1"""
 
@@ -68,7 +68,7 @@ def rollout(envs, policy, max_ep_len, device):
 
 
 def reward_to_go(rew):
-    """Return R_t = r_t + R_{t+1} for rew (T, N)."""
+    """Return R_t = rew_t + R_{t+1} for rew (T, N), from the end on."""
     return rew.flip(0).cumsum(0).flip(0)
 
 
@@ -97,7 +97,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     steps = 0
 
     for epoch in range(epochs):
-        # play an episode in each environment; watching leaves the random stream alone
+        # play an episode in each environment; fork_rng: watching draws on a copy of the seed
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)
         ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
         steps += mask.numel()

@@ -68,7 +68,7 @@ def rollout(envs, policy, max_ep_len, device):
 
 
 def reward_to_go(rew, gamma):
-    """Return R_t = r_t + gamma R_{t+1} for rew (T, N)."""
+    """Return R_t = rew_t + gamma R_{t+1} for rew (T, N), from the end on."""
     ret = accumulate(rew.flip(0), lambda ret, r: r + gamma * ret)
     return torch.stack([*ret]).flip(0)
 
@@ -102,7 +102,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     steps = 0
 
     for epoch in range(epochs):
-        # play an episode in each environment; watching leaves the random stream alone
+        # play an episode in each environment; fork_rng: watching draws on a copy of the seed
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
         steps += mask.numel()

@@ -148,7 +148,7 @@ def flags():
             value = " ".join(map(str, value))
         flag = "--env" if name == "env_name" else f"--{name}"
         scripts = f"{have[0]}-{have[-1]}" if len(have) > 1 else have[0]
-        shown = f"`{value}`" if value not in (False, "") else ""
+        shown = "" if value is False or value == "" else f"`{value}`"
         body.append([f"`{flag}`", scripts, shown, meaning])
     return table(["flag", "scripts", "default", "meaning"], body)
 
@@ -176,7 +176,10 @@ def variance():
     """The exact variance of the gradient estimate per weight, from ``tests/exact.py``."""
     mdp, theta, _ = exact.random_mdp(0)
     found = exact.on_policy({n: load(n) for n in SCRIPTS}, mdp, theta)
-    body = [[f"`{name}`", n, f"{var:.3f}"] for name, (n, _, var) in found.items()]
+    body = [
+        [f"`{name}`", "" if name[0] in "QA" else n, f"{var:.3f}"]
+        for name, (n, _, var) in found.items()
+    ]
     return table(["weight", "script", "variance of the gradient estimate"], body)
 
 
