@@ -78,7 +78,7 @@ def policy_loss(logp, weights):
 
 
 def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: int = 50,
-          num_envs: int = 100, render=False, seed: int = 0, max_ep_len: int = 1000,
+          num_envs: int = 128, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = ""):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
     for flag, x in [(flag, np.asarray(x)) for flag, x in locals().items()]:

@@ -79,7 +79,7 @@ def policy_loss(logp, adv):
 
 
 def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: int = 50,
-          num_envs: int = 100, render=False, seed: int = 0, max_ep_len: int = 1000,
+          num_envs: int = 128, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.1,
           train_v_iters: int = 8):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
