@@ -33,9 +33,9 @@ class Policy(nn.Module):
 
     def __init__(self, obs_dim, act_space, hidden_sizes):
         super().__init__()
-        box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
+        box = act_space.dtype in (np.float32, np.float64) and len(act_space.shape) == 1
         discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
-        assert box or discrete, f"{act_space}: use Discrete(n) or a Box of one axis"
+        assert box or discrete, f"{act_space}: use Discrete(n) or a 1-axis float Box"
         self.net = mlp(obs_dim, *hidden_sizes, gym.spaces.flatdim(act_space))
         self.log_std = nn.Parameter(torch.zeros(act_space.shape)) if box else None
 

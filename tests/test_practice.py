@@ -193,6 +193,7 @@ def test_an_action_space_is_served(scripts, toy, capsys, act):
     [
         *(gym.spaces.MultiDiscrete([2, 3]), MultiBinary(3), Discrete(3, start=1)),
         *(Discrete(3, start=-1), Box(-1, 1, ()), Box(-1, 1, (2, 3))),
+        *(Box(0, 9, (2,), np.int64), Box(0, 255, (3,), np.uint8)),
         *(
             Dict(a=Discrete(2)),
             Tuple([Discrete(2)]),
