@@ -82,12 +82,14 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
           device: str = "cpu", save: str = ""):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
     for flag, x in [(flag, np.asarray(x)) for flag, x in locals().items()]:
+        whole = train.__annotations__.get(flag) is int
+        assert not whole or x.dtype.kind in "iu", f"--{flag} {x}: give a 64-bit integer"
         if x.dtype.kind in "iuf" and flag not in ("seed", "gamma"):
             assert np.all((0 < x) & (x < np.inf)), f"--{flag} {x}: must be finite, > 0"
     assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
     open(f"{save}.tmp" if save else os.devnull, "ab").close()
     # make the environments and the networks, all from one seed
-    torch.manual_seed(seed % 2**64)  # all that torch takes
+    torch.manual_seed(seed)
     envs = gym.make_vec(env_name, num_envs)
     envs.reset(seed=seed)
     window = gym.make_vec(env_name, 1, "sync", render_mode="human") if render else None
@@ -95,7 +97,6 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
     pi_optimizer = Adam(policy.parameters(), lr)
     steps = 0
-
     for epoch in range(epochs):
         # play an episode in each environment; a fork keeps watching out of the training
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)

@@ -69,8 +69,7 @@ def rollout(envs, policy, max_ep_len, device):
 
 def reward_to_go(rew, gamma):
     """Return R_t = rew_t + gamma R_{t+1} for rew (T, N), from the end on."""
-    ret = accumulate(rew.flip(0), lambda ret, r: r + gamma * ret)
-    return torch.stack([*ret]).flip(0)
+    return torch.stack([*accumulate(rew.flip(0), lambda R, r: r + gamma * R)]).flip(0)
 
 
 def policy_loss(logp, logp_old, adv):
@@ -85,13 +84,15 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
           train_v_iters: int = 8, train_pi_iters: int = 3):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
     for flag, x in [(flag, np.asarray(x)) for flag, x in locals().items()]:
+        whole = train.__annotations__.get(flag) is int
+        assert not whole or x.dtype.kind in "iu", f"--{flag} {x}: give a 64-bit integer"
         if x.dtype.kind in "iuf" and flag not in ("seed", "gamma"):
             assert np.all((0 < x) & (x < np.inf)), f"--{flag} {x}: must be finite, > 0"
     assert 0 <= gamma <= 1, f"--gamma {gamma}: give a number from 0 to 1"
     assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
     open(f"{save}.tmp" if save else os.devnull, "ab").close()
     # make the environments and the networks, all from one seed
-    torch.manual_seed(seed % 2**64)  # all that torch takes
+    torch.manual_seed(seed)
     envs = gym.make_vec(env_name, num_envs)
     envs.reset(seed=seed)
     window = gym.make_vec(env_name, 1, "sync", render_mode="human") if render else None
@@ -101,7 +102,6 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     pi_optimizer = Adam(policy.parameters(), lr)
     v_optimizer = Adam(value.parameters(), vf_lr)
     steps = 0
-
     for epoch in range(epochs):
         # play an episode in each environment; a fork keeps watching out of the training
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)

@@ -30,6 +30,10 @@ from conftest import ROOT, SCRIPTS, load, rows
 
 BARE, SB3 = "import torch, gymnasium", "sb3"
 SOLVED = 475  # mean return of the last 100 training episodes
+ENVIRONMENTS = [  # script, environment, flags that learn it
+    (3, "CartPole-v1", ""),
+    (6, "CartPole-v1", ""),
+]
 
 
 def defaults(n):
@@ -315,17 +319,17 @@ def break_(seeds, args):
     break.csv: the summary of each run, without its seconds, and its exit status. A run
     that diverged has failed: it never solved, and its tail is 0.
     """
-    lr, window = defaults(4)["lr"], -(-100 // defaults(4)["num_envs"])
+    lr, num_envs = defaults(4)["lr"], 32  # a quarter of the play shows the same
     names, jobs, raw = ("script", "lr", "train_pi_iters", "seed"), {}, []
-    grid = product(range(seeds), (lr, 2 * lr, 4 * lr), (4, 10, 20, 40, 80), (4, 6))
+    grid = product(range(seeds), (lr, 2 * lr), (3, 10, 20, 40), (4, 6))
     for seed, lr, iters, n in grid:
         flags = dict(zip(names[1:], (lr, iters, seed), strict=True))
-        jobs[SCRIPTS[n].name, lr, iters, seed] = script(n, **flags)
+        jobs[SCRIPTS[n].name, lr, iters, seed] = script(n, num_envs=num_envs, **flags)
     for key, epochs, _, status in turns("break", jobs):
-        run = summary([] if status else epochs, window) | {"status": status}
+        run = summary([] if status else epochs, -(-100 // num_envs))
         del run["seconds"]
         run["tail"] = 0.0 if status else run["tail"]
-        raw.append(dict(zip(names, key, strict=True)) | run)
+        raw.append(dict(zip(names, key, strict=True)) | run | {"status": status})
     write(args.out / "break.csv", raw)
     body = []
     for key, x in sorted(groups(raw, "lr", "train_pi_iters", "script").items()):
@@ -336,10 +340,31 @@ def break_(seeds, args):
     table(f"The policy step grows, {seeds} seeds", head, body)
 
 
+def environments(seeds, args):
+    """What the settings in ENVIRONMENTS reach; environments.csv: for each run the mean
+    return of its last 10 epochs (`tail`), and its steps and seconds in all."""
+    jobs, raw = {}, []
+    for seed, (n, env, flags) in product(range(seeds), ENVIRONMENTS):
+        words = ["--env", env, *flags.split()]
+        command = " ".join(["python", SCRIPTS[n].name, *words])
+        jobs[command, seed] = [SCRIPTS[n], *words, f"--seed={seed}"]
+    for (command, seed), epochs, seconds, status in turns("environments", jobs):
+        run = {"command": command, "seed": seed, "tail": summary(epochs, 1)["tail"]}
+        run |= {"steps": max((row["steps"] for row in epochs), default=math.nan)}
+        raw.append(run | {"seconds": seconds, "status": status})
+    write(args.out / "environments.csv", raw)
+    body = []
+    for (command,), x in groups(raw, "command").items():
+        took = spread(x["steps"]), spread(x["seconds"])
+        body.append([command, spread(x["tail"], 2), *took])
+    head = "command, last 10 epochs, steps, seconds"
+    table(f"Other environments, {seeds} seeds", head, body)
+
+
 def main():
     """Read the flags, pin this process and so all its children to one core, measure."""
-    names = ("curves", "limit", "scale", "imports", "break")
-    most = {"limit": 5, "scale": 3, "break": 5}  # these say enough with fewer seeds
+    names = ("curves", "limit", "scale", "imports", "break", "environments")
+    most = {"limit": 5, "scale": 3, "break": 5, "environments": 5}  # enough for these
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20, help=f"at most, of {most}")
     parser.add_argument("--only", default=",".join(names), help="some of %(default)s")
@@ -356,7 +381,8 @@ def main():
     os.environ["OMP_NUM_THREADS"] = "1"
     args.out.mkdir(parents=True, exist_ok=True)
     timed(["-c", BARE])  # the first import reads the disk, which is nobody's time
-    sections = dict(zip(names, (curves, limit, scale, imports, break_), strict=True))
+    sections = curves, limit, scale, imports, break_, environments
+    sections = dict(zip(names, sections, strict=True))
     for name in only:
         sections[name](min(args.seeds, most.get(name, args.seeds)), args)
 

@@ -80,14 +80,21 @@ def table(head, body):
     return "\n".join(["", *("| " + " | ".join(map(str, r)) + " |" for r in rows), ""])
 
 
-def runs():
-    """The benchmark's runs: {script: {column: list of numbers}}, inf where never solved."""
+def measured(name, key):
+    """The rows of the benchmark's CSV of that name: {value of ``key``: {column: list}}.
+
+    Numbers are floats, and NaN where a cell is empty; inf means never.
+    """
     found = {}
-    with (ROOT / "tests/figures/runs.csv").open() as file:
+    with (ROOT / f"tests/figures/{name}.csv").open() as file:
         for row in csv.DictReader(file):
-            columns = found.setdefault(row.pop("script"), {})
-            for name, x in row.items():
-                columns.setdefault(name, []).append(float(x or "nan"))
+            columns = found.setdefault(row.pop(key), {})
+            for column, x in row.items():
+                try:
+                    x = float(x or "nan")
+                except ValueError:
+                    pass  # a word
+                columns.setdefault(column, []).append(x)
     return found
 
 
@@ -96,7 +103,10 @@ def rungs():
     body = []
     for n, path in SCRIPTS.items():
         loss = inspect.getsource(load(n).policy_loss).splitlines()[-1]
-        before, run = {1: None, 6: 4}.get(n, n - 1), runs()[path.name]
+        before, run = (
+            {1: None, 6: 4}.get(n, n - 1),
+            measured("runs", "script")[path.name],
+        )
         body.append(
             [
                 f"[{path.name}]({path.name})",
@@ -113,7 +123,7 @@ def rungs():
 
 def speed():
     """Whole-process time to solve, as ratios, and what comes after, from runs.csv."""
-    found, body = runs(), []
+    found, body = measured("runs", "script"), []
     bare = statistics.median(found["import torch, gymnasium"]["process"])
     peer = statistics.median(found["sb3"]["seconds"])
     for path in SCRIPTS.values():
@@ -135,6 +145,67 @@ def speed():
     head = ["script", "solved", "time / imports", "SB3's time / its"]
     head += ["last 10 epochs (worst seed)", "at 500.0", "lowest epoch after solving"]
     return table(head, body)
+
+
+def steadiness():
+    """What scripts 4 and 6 come to as the policy step grows, from break.csv."""
+    found, cells = measured("break", "script"), {}
+    for n in (4, 6):
+        run = found[SCRIPTS[n].name]
+        for lr, iters, tail in zip(
+            run["lr"], run["train_pi_iters"], run["tail"], strict=True
+        ):
+            cells.setdefault((lr, iters), {4: [], 6: []})[n].append(tail)
+    body = []
+    for (lr, iters), tails in sorted(cells.items()):
+        both = [
+            f"{statistics.median(tails[n]):.0f} ({min(tails[n]):.0f})" for n in (4, 6)
+        ]
+        body.append([f"`--lr {lr:g} --train_pi_iters {iters:g}`", *both])
+    return table(["flags", "script 4", "script 6"], body)
+
+
+def cost():
+    """Steps per second and discarded steps for each number of environments, scale.csv."""
+    body = []
+    for env, x in measured("scale", "env").items():
+        cells = {}
+        for n, rate, lost in zip(x["num_envs"], x["rate"], x["discarded"], strict=True):
+            cells.setdefault(n, []).append((rate, lost))
+        rates, losts = (
+            [statistics.median(pair[i] for pair in cell) for cell in cells.values()]
+            for i in (0, 1)
+        )
+        body.append([f"{env}, steps per second", *(f"{x:,.0f}" for x in rates)])
+        body.append([f"{env}, discarded", *(f"{x:.0%}" for x in losts)])
+    return table(["`--num_envs`", *(f"{n:g}" for n in cells)], body)
+
+
+def limit():
+    """How close an epoch is to the calls that it cannot do without, from limit.csv."""
+    body = [
+        [f"`{name}`", f"{statistics.median(x['ratio']):.2f}"]
+        for name, x in measured("limit", "script").items()
+    ]
+    return table(["script", "an epoch's time / its bare calls'"], body)
+
+
+def environments():
+    """What the scripts reach elsewhere with flags only, from environments.csv."""
+    body = []
+    for command, x in measured("environments", "command").items():
+        tails = sorted(x["tail"])
+        digits = 2 if max(map(abs, tails)) < 2 else 0
+        reached = (f"{y:.{digits}f}" for y in (statistics.median(tails), tails[0]))
+        body.append(
+            [
+                f"`{command}`",
+                "{} ({})".format(*reached),
+                f"{statistics.median(x['steps']) / 1000:,.0f}k",
+                f"{statistics.median(x['seconds']):.0f}",
+            ]
+        )
+    return table(["command", "return (worst seed)", "steps", "seconds"], body)
 
 
 def flags():
