@@ -30,10 +30,20 @@ from conftest import ROOT, SCRIPTS, load, rows
 
 BARE, SB3 = "import torch, gymnasium", "sb3"
 SOLVED = 475  # mean return of the last 100 training episodes
-ENVIRONMENTS = [  # script, environment, flags that learn it
-    (3, "CartPole-v1", ""),
-    (6, "CartPole-v1", ""),
-]
+# a line each: script, environment, flags that learn it
+ENVIRONMENTS = """
+3 CartPole-v1
+6 CartPole-v1
+3 Acrobot-v1 --num_envs 32 --hidden_sizes 64 --epochs 60 --lr 0.01 --vf_lr 0.01
+6 Acrobot-v1 --num_envs 32 --hidden_sizes 64 --epochs 60 --lr 0.005 --vf_lr 0.02 --train_pi_iters 8
+3 Pendulum-v1 --num_envs 8 --hidden_sizes 64 --epochs 600 --gamma 0.9 --lr 0.01 --vf_lr 0.02 --train_v_iters 20
+6 Pendulum-v1 --num_envs 16 --hidden_sizes 64 --epochs 160 --gamma 0.9 --lr 0.003 --vf_lr 0.01 --train_pi_iters 20 --train_v_iters 20
+3 FrozenLake-v1 --num_envs 512 --epochs 140 --lr 0.02 --vf_lr 0.02
+6 FrozenLake-v1 --num_envs 512 --epochs 80 --lr 0.01 --vf_lr 0.02
+3 InvertedPendulum-v5 --num_envs 16 --hidden_sizes 64 --epochs 60 --lr 0.02 --vf_lr 0.03
+6 InvertedPendulum-v5 --num_envs 16 --hidden_sizes 64 --epochs 40 --lr 0.003 --vf_lr 0.03 --train_pi_iters 10 --train_v_iters 10
+6 LunarLander-v3 --num_envs 16 --hidden_sizes 64 64 --epochs 120 --lr 0.003 --vf_lr 0.01 --train_pi_iters 30 --train_v_iters 30
+"""
 
 
 def defaults(n):
@@ -344,10 +354,11 @@ def environments(seeds, args):
     """What the settings in ENVIRONMENTS reach; environments.csv: for each run the mean
     return of its last 10 epochs (`tail`), and its steps and seconds in all."""
     jobs, raw = {}, []
-    for seed, (n, env, flags) in product(range(seeds), ENVIRONMENTS):
-        words = ["--env", env, *flags.split()]
-        command = " ".join(["python", SCRIPTS[n].name, *words])
-        jobs[command, seed] = [SCRIPTS[n], *words, f"--seed={seed}"]
+    for seed, line in product(range(seeds), ENVIRONMENTS.strip().splitlines()):
+        n, *words = line.split()
+        path, words = SCRIPTS[int(n)], ["--env", *words]
+        command = " ".join(["python", path.name, *words])
+        jobs[command, seed] = [path, *words, f"--seed={seed}"]
     for (command, seed), epochs, seconds, status in turns("environments", jobs):
         run = {"command": command, "seed": seed, "tail": summary(epochs, 1)["tail"]}
         run |= {"steps": max((row["steps"] for row in epochs), default=math.nan)}
