@@ -1,6 +1,6 @@
 """Simplest policy gradient: make each action more likely by the return of its episode.
 
-    loss = -mean of log pi(a_t|s_t) R(tau)
+    loss = -mean of log pi(a_t|s_t) R(tau),   R(tau) = sum of the episode's rewards
 
 First rung. Run: python 1_simple_pg.py --env CartPole-v1"""
 
@@ -93,7 +93,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     pi_optimizer = Adam(policy.parameters(), lr)
     steps = 0
     for epoch in range(epochs):
-        # play an episode in each environment; a fork keeps watching out of the training
+        # play an episode in each environment; with a forked RNG watching changes nothing
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)
         ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
         steps += mask.numel()

@@ -1,6 +1,6 @@
 """Baseline: an action answers only for what it gained over V(s), the expected return.
 
-    loss = -mean of log pi(a_t|s_t) A_t,   A_t = R_t - V(s_t)
+    loss = -mean of log pi(a_t|s_t) A_t, A_t = R_t - V(s_t), R_t = rew_t + gamma R_{t+1}
 
 New since 2_rtg_pg.py: V and gamma. Run: python 3_baseline_pg.py --env CartPole-v1"""
 
@@ -102,7 +102,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     v_optimizer = Adam(value.parameters(), vf_lr)
     steps = 0
     for epoch in range(epochs):
-        # play an episode in each environment; a fork keeps watching out of the training
+        # play an episode in each environment; with a forked RNG watching changes nothing
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
         steps += mask.numel()

@@ -1,6 +1,6 @@
 """Clip: stop pushing an action once its ratio r_t has left [1 - eps, 1 + eps].
 
-    loss = -mean of min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t)
+    loss = -mean of min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t),   eps = clip_ratio
 
 New since 4_ppo_no_clip.py: clip and min. Run: python 6_ppo_clip.py --env CartPole-v1"""
 
@@ -104,7 +104,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     v_optimizer = Adam(value.parameters(), vf_lr)
     steps = 0
     for epoch in range(epochs):
-        # play an episode in each environment; a fork keeps watching out of the training
+        # play an episode in each environment; with a forked RNG watching changes nothing
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
         steps += mask.numel()
