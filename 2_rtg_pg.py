@@ -98,7 +98,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
     pi_optimizer = Adam(policy.parameters(), lr)
     steps = 0
     for epoch in range(epochs):
-        # play an episode in each environment; with a forked RNG watching changes nothing
+        # play an episode in each environment; on a forked RNG watching changes nothing
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)
         ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
         steps += mask.numel()

@@ -142,8 +142,8 @@ def speed():
                 f"{min(lows):.0f}",
             ]
         )
-    head = ["script", "solved", "time / imports", "SB3's time / its"]
-    head += ["last 10 epochs (worst seed)", "at 500.0", "lowest epoch after solving"]
+    head = ["script", "solved", "time / imports", "SB3's time / script's"]
+    head += ["last 10 epochs (worst seed)", "seeds at 500.0", "lowest once solved"]
     return table(head, body)
 
 
@@ -225,7 +225,7 @@ def flags():
 
 
 FLAGS = {
-    "env_name": "Gymnasium id; `--env_name` does the same, as does `train(env_name=)`",
+    "env_name": "Gymnasium id, or `module:id` of your own; also `--env_name`, `train(env_name=)`",
     "hidden_sizes": "units of each hidden layer, as in `--hidden_sizes 64 64`",
     "lr": "step size of the policy",
     "epochs": "rounds of play and update",
@@ -239,7 +239,7 @@ FLAGS = {
     "vf_lr": "step size of V",
     "train_v_iters": "steps of V per epoch",
     "train_pi_iters": "steps of the policy per epoch",
-    "clip_ratio": "eps, the half-width of the interval that the ratio may move in",
+    "clip_ratio": "eps: no more push once the ratio is this far from 1",
 }
 
 
@@ -248,7 +248,7 @@ def variance():
     mdp, theta, _ = exact.random_mdp(0)
     found = exact.on_policy({n: load(n) for n in SCRIPTS}, mdp, theta)
     body = [
-        [f"`{name}`", "" if name[0] in "QA" else n, f"{var:.3f}"]
+        [f"`{name}`", "" if name[0] in "QA" or " b(s)" in name else n, f"{var:.3f}"]
         for name, (n, _, var) in found.items()
     ]
     return table(["weight", "script", "variance of the gradient estimate"], body)

@@ -74,10 +74,16 @@ def test_commands_run(command):
     assert child.stdout.startswith("epoch:   0")
 
 
-def test_saved_policy_can_be_loaded_and_watched(tmp_path):
-    """The snippet that evaluates a saved policy runs as it stands and prints a return."""
-    assert run(6, "--epochs", 1, "--save", tmp_path / "policy.pt").returncode == 0
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + snippet("policy.pt")
+@pytest.mark.parametrize(
+    ("env", "low", "high"), [("CartPole-v1", 1, 500), ("Pendulum-v1", -3300, 0)]
+)
+def test_saved_policy_can_be_loaded_and_watched(tmp_path, env, low, high):
+    """The snippet that evaluates a saved policy runs as it stands, on Box actions with
+    their environment's id, and prints a return that the environment can give."""
+    saved = run(6, "--env", env, "--epochs", 1, "--save", tmp_path / "policy.pt")
+    assert saved.returncode == 0
+    code = snippet("policy.pt").replace("CartPole-v1", env)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code
     child = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -86,7 +92,7 @@ def test_saved_policy_can_be_loaded_and_watched(tmp_path):
         check=False,
     )
     assert child.returncode == 0, child.stderr
-    assert 1 <= float(child.stdout) <= 500
+    assert low <= float(child.stdout) <= high
 
 
 def test_log_form_of_the_clip_is_6(scripts):
