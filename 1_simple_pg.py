@@ -77,9 +77,9 @@ def train(env_name="CartPole-v1", hidden_sizes=(32,), lr: float = 0.03, epochs: 
           device: str = "cpu", save: str = ""):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
     for flag, x in [(flag, np.asarray(x)) for flag, x in locals().items()]:
-        whole = train.__annotations__.get(flag) is int
-        assert not whole or x.dtype.kind in "iu", f"--{flag} {x}: give a 64-bit integer"
-        if x.dtype.kind in "iuf" and flag not in ("seed", "gamma"):
+        kind = {int: "iu", float: "iuf"}.get(train.__annotations__.get(flag))
+        assert not kind or x.dtype.kind in kind, f"--{flag} {x}: wrong type or too big"
+        if x.dtype.kind in "iuf" and flag not in ("seed", "gamma", "render"):
             assert np.all((0 < x) & (x < np.inf)), f"--{flag} {x}: must be finite, > 0"
     assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
     open(f"{save}.tmp" if save else os.devnull, "ab").close()

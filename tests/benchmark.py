@@ -285,7 +285,9 @@ def scale(seeds, args):
         epochs = 20 if env == "CartPole-v1" else 3  # Acrobot has no vectorised version
         flags = {"env": env, "num_envs": 4**e, "epochs": epochs, "seed": seed}
         jobs[env, 4**e, seed] = script(6, **flags)
-    for (env, n, seed), epochs, *_ in turns("scale", jobs):
+    for (env, n, seed), epochs, _, status in turns("scale", jobs):
+        if status:
+            continue  # timed() has told
         first, last = epochs[0], epochs[-1]
         rate = (last["steps"] - first["steps"]) / (last["seconds"] - first["seconds"])
         lost = 1 - sum(row["ep_len"] * n for row in epochs) / last["steps"]
@@ -360,8 +362,9 @@ def environments(seeds, args):
         command = " ".join(["python", path.name, *words])
         jobs[command, seed] = [path, *words, f"--seed={seed}"]
     for (command, seed), epochs, seconds, status in turns("environments", jobs):
-        run = {"command": command, "seed": seed, "tail": summary(epochs, 1)["tail"]}
-        run |= {"steps": max((row["steps"] for row in epochs), default=math.nan)}
+        run = {"command": command, "seed": seed, "tail": math.nan, "steps": math.nan}
+        if not status:  # what a failed run reached says nothing
+            run |= {"tail": summary(epochs, 1)["tail"], "steps": epochs[-1]["steps"]}
         raw.append(run | {"seconds": seconds, "status": status})
     write(args.out / "environments.csv", raw)
     body = []

@@ -142,6 +142,9 @@ def speed():
                 f"{min(lows):.0f}",
             ]
         )
+    solved = sum(map(math.isfinite, found["sb3"]["epoch"]))
+    count = f"{solved} of {len(found['sb3']['epoch'])}"
+    body.append(["SB3's PPO", count, f"{peer / bare:.1f}", "1.0", "", "", ""])
     head = ["script", "solved", "time / imports", "SB3's time / script's"]
     head += ["last 10 epochs (worst seed)", "seeds at 500.0", "lowest once solved"]
     return table(head, body)
@@ -184,16 +187,19 @@ def cost():
 def limit():
     """How close an epoch is to the calls that it cannot do without, from limit.csv."""
     body = [
-        [f"`{name}`", f"{statistics.median(x['ratio']):.2f}"]
-        for name, x in measured("limit", "script").items()
+        [f"`{name}`", f"{statistics.median(y):.2f} ({min(y):.2f}-{max(y):.2f})"]
+        for name, y in ((k, x["ratio"]) for k, x in measured("limit", "script").items())
     ]
-    return table(["script", "an epoch's time / its bare calls'"], body)
+    return table(
+        ["script", "an epoch's time / its bare calls': median (range of epochs)"], body
+    )
 
 
 def environments():
     """What the scripts reach elsewhere with flags only, from environments.csv."""
     body = []
     for command, x in measured("environments", "command").items():
+        assert not any(x["status"]), f"{command} failed: measure it again"
         tails = sorted(x["tail"])
         digits = 2 if max(map(abs, tails)) < 2 else 0
         reached = (f"{y:.{digits}f}" for y in (statistics.median(tails), tails[0]))

@@ -236,7 +236,9 @@ COUNTS = ("epochs", "num_envs", "max_ep_len", "train_v_iters", "train_pi_iters")
 POSITIVE = (*COUNTS, "lr", "vf_lr", "clip_ratio")
 RANGE = {flag: (0, -1, NAN, INF, -INF) for flag in POSITIVE}
 RANGE |= {"gamma": (-0.1, 1.1, NAN, INF, -INF), "hidden_sizes": (0, -1)}
-RANGE |= {"seed": (-1, 2**64)} | {flag: (*RANGE[flag], 1.5, "2") for flag in COUNTS}
+RANGE |= {"seed": (-1, 2**64)} | {flag: (*RANGE[flag], 1.5) for flag in COUNTS}
+for flag in (*POSITIVE, "seed", "gamma"):
+    RANGE[flag] += ("0.5", None, True)  # keyword arguments that are no numbers
 
 
 def bad_flags(n, values):
