@@ -359,7 +359,7 @@ def test_render_changes_nothing(scripts, monkeypatch, capsys, env, n):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     flags = {"epochs": 3, "num_envs": 2, "max_ep_len": 4}
-    policy = scripts[n].train(env, **flags)
+    policy = scripts[n].train(env, **flags, render=0)
     printed = capsys.readouterr().out
     assert same(policy, scripts[n].train(env, **flags, render=True))
     assert capsys.readouterr().out == printed
