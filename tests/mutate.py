@@ -1,7 +1,7 @@
 """Break the scripts on purpose, one line at a time: does a test notice?
 
     python tests/mutate.py          all mutations: prints which test caught which
-    python tests/mutate.py 4 7      only those of these numbers
+    python tests/mutate.py 4 7      only those of these numbers, from 0 on
 
 Each mutation changes one place of one script in a copy of the repository, where the
 tests of behaviour then run up to the first failure. The exit status is the number of

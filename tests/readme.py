@@ -100,13 +100,10 @@ def measured(name, key):
 
 def rungs():
     """The table of the six scripts: idea, loss, changed lines, steps and seconds to solve."""
-    body = []
+    found, body = measured("runs", "script"), []
     for n, path in SCRIPTS.items():
         loss = inspect.getsource(load(n).policy_loss).splitlines()[-1]
-        before, run = (
-            {1: None, 6: 4}.get(n, n - 1),
-            measured("runs", "script")[path.name],
-        )
+        before, run = {1: None, 6: 4}.get(n, n - 1), found[path.name]
         body.append(
             [
                 f"[{path.name}]({path.name})",
@@ -154,10 +151,8 @@ def steadiness():
     """What scripts 4 and 6 come to as the policy step grows, from break.csv."""
     found, cells = measured("break", "script"), {}
     for n in (4, 6):
-        run = found[SCRIPTS[n].name]
-        for lr, iters, tail in zip(
-            run["lr"], run["train_pi_iters"], run["tail"], strict=True
-        ):
+        columns = (found[SCRIPTS[n].name][x] for x in ("lr", "train_pi_iters", "tail"))
+        for lr, iters, tail in zip(*columns, strict=True):
             cells.setdefault((lr, iters), {4: [], 6: []})[n].append(tail)
     body = []
     for (lr, iters), tails in sorted(cells.items()):
@@ -186,13 +181,13 @@ def cost():
 
 def limit():
     """How close an epoch is to the calls that it cannot do without, from limit.csv."""
-    body = [
-        [f"`{name}`", f"{statistics.median(y):.2f} ({min(y):.2f}-{max(y):.2f})"]
-        for name, y in ((k, x["ratio"]) for k, x in measured("limit", "script").items())
-    ]
-    return table(
-        ["script", "an epoch's time / its bare calls': median (range of epochs)"], body
-    )
+    body = []
+    for name, run in measured("limit", "script").items():
+        x = run["ratio"]
+        three = f"{statistics.median(x):.2f} ({min(x):.2f}-{max(x):.2f})"
+        body.append([f"`{name}`", three])
+    head = "an epoch's time / its bare calls': median (range of epochs)"
+    return table(["script", head], body)
 
 
 def environments():
