@@ -234,7 +234,7 @@ def test_an_observation_space_is_refused(refusal, toy, obs):
 
 COUNTS = ("epochs", "num_envs", "max_ep_len", "train_v_iters", "train_pi_iters")
 POSITIVE = (*COUNTS, "lr", "vf_lr", "clip_ratio")
-RANGE = {flag: (0, -1, NAN, INF, -INF) for flag in POSITIVE}
+RANGE = {flag: (0, -1, NAN, INF, -INF, 1e39) for flag in POSITIVE}
 RANGE |= {"gamma": (-0.1, 1.1, NAN, INF, -INF), "hidden_sizes": (0, -1)}
 RANGE |= {"seed": (-1, 2**64)} | {flag: (*RANGE[flag], 1.5) for flag in COUNTS}
 for flag in (*POSITIVE, "seed", "gamma"):
@@ -277,7 +277,8 @@ def test_a_value_of_another_type(refusal, n):
     """A bad number of NumPy's or PyTorch's, or no string: no training starts."""
     bad = np.int64(-1), np.float32(NAN), np.float64(INF), torch.tensor(-1.0)
     values = {flag: bad for flag in (*RANGE, "env_name", "save")}
-    values |= {"device": ("x", np.int64(-1)), "env_name": ("x", None), "save": (None,)}
+    values |= {"device": ("x", 0, np.int64(-1)), "env_name": ("x", None)}
+    values |= {"save": (None, 3, True, b"x")}
     told = [(flag, x, refusal(n, **flags)) for flag, x, flags in bad_flags(n, values)]
     assert [(flag, x) for flag, x, message in told if message is None] == []
 
@@ -307,9 +308,9 @@ def test_a_word_that_argparse_refuses(monkeypatch, capsys, n):
         (1, "--env Taxi-v3", "use `Taxi-v4`"),
         (2, "--env CartPool-v1", "CartPool.*CartPole"),
         (3, "--gamma 1.1", "--gamma 1.1.*0 to 1"),
-        (4, "--lr nan", "--lr nan: must be finite, > 0"),
+        (4, "--lr nan", "--lr nan: must be > 0, < 1e37"),
         (5, "--device nope", "cpu, cuda.*nope"),
-        (6, "--clip_ratio -0.2", "--clip_ratio -0.2: must be finite, > 0"),
+        (6, "--clip_ratio -0.2", "--clip_ratio -0.2: must be > 0, < 1e37"),
         (1, "--seed -1", "Seed.*-1"),
     ],
 )

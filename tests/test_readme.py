@@ -75,14 +75,18 @@ def test_commands_run(command):
 
 
 @pytest.mark.parametrize(
-    ("env", "low", "high"), [("CartPole-v1", 1, 500), ("Pendulum-v1", -3300, 0)]
+    ("env", "low", "high"),
+    [("CartPole-v1", 1, 500), ("Pendulum-v1", -3300, 0), ("FrozenLake-v1", 0, 1)],
 )
 def test_saved_policy_can_be_loaded_and_watched(tmp_path, env, low, high):
-    """The snippet that evaluates a saved policy runs as it stands, on Box actions with
-    their environment's id, and prints a return that the environment can give."""
+    """The snippet that evaluates a saved policy runs as it stands, on Box actions and on
+    Discrete observations too, and prints a return that the environment can give."""
     saved = run(6, "--env", env, "--epochs", 1, "--save", tmp_path / "policy.pt")
     assert saved.returncode == 0
     code = snippet("policy.pt").replace("CartPole-v1", env)
+    if env == "FrozenLake-v1":
+        line = "env = gym.wrappers.FlattenObservation(env)\n"
+        code = code.replace("script =", f"{line}script =")
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code
     child = subprocess.run(
         [sys.executable, "-c", code],
