@@ -31,6 +31,7 @@ MUTATIONS = [
     (1, "networks not seeded", "torch.manual_seed(seed)", "torch.manual_seed(0)"),
     (1, "environments not seeded", "envs.reset(seed=seed)", "envs.reset()"),
     (1, "numbers too big for float32", "x < 1e37", "x < np.inf"),
+    (1, "no strings", ', str: "UO"}', "}"),
     (1, "types not checked", "not kind or x.dtype.kind in kind", "True"),
     (1, "render=0 is no number", ', "gamma", "render")', ', "gamma")'),
     (1, "integer Box accepted", "(np.float32, np.float64)", "(np.float32, np.int64)"),
