@@ -42,8 +42,8 @@ class Policy(nn.Module):
     def forward(self, obs):
         if self.log_std is None:
             return dist.Categorical(logits=self.net(obs), validate_args=False)
-        normal = dist.Normal(self.net(obs), self.log_std.exp(), validate_args=False)
-        return dist.Independent(normal, 1, validate_args=False)
+        mean, std = self.net(obs), self.log_std.clamp(-20, 20).exp()  # finite std
+        return dist.Independent(dist.Normal(mean, std, validate_args=False), 1)
 
 
 @torch.no_grad()
@@ -90,7 +90,6 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
             assert np.all((0 < x) & (x < 1e37)), f"--{flag} {x}: must be > 0, < 1e37"
     assert 0 <= gamma <= 1, f"--gamma {gamma}: give a number from 0 to 1"
     assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
-    open(f"{save}.tmp" if save else os.devnull, "ab").close()
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
     envs = gym.make_vec(env_name, num_envs)
@@ -101,6 +100,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
     value = nn.Sequential(mlp(obs_dim, *hidden_sizes, 1), nn.Flatten(0)).to(device)
     pi_optimizer = Adam(policy.parameters(), lr)
     v_optimizer = Adam(value.parameters(), vf_lr)
+    open(f"{save}.tmp" if save else os.devnull, "ab").close()  # fails if unwritable
     steps = 0
     for epoch in range(epochs):
         # play an episode in each environment; on a forked RNG watching changes nothing

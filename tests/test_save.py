@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -238,6 +238,21 @@ def test_diverged_later(n, path, monkeypatch, capsys):
     assert same(read(path), after_each_epoch(n, 3, **TINY)[-1])
 
 
+@on_all
+@pytest.mark.parametrize("lr", [30.0, 100.0, 1e4])
+def test_what_is_saved_can_be_played(n, path, lr):
+    """Steps that drive log_std far off, stopped or not: the saved policy still acts."""
+    script, flags = load(n), {"epochs": 6, "save": str(path), **TINY}
+    with suppress(AssertionError):
+        script.train("Pendulum-v1", lr=lr, **flags)
+    policy = script.Policy(3, gym.make("Pendulum-v1").action_space, (4,))
+    policy.load_state_dict(read(path))
+    policy_of_obs = policy(torch.zeros(1, 3))
+    assert policy.log_std.abs() > 20
+    assert policy_of_obs.sample().isfinite().all()
+    assert policy_of_obs.log_prob(policy_of_obs.sample()).isfinite().all()
+
+
 # refused
 
 
@@ -297,12 +312,13 @@ def test_a_bad_path_ends_the_process(path):
 
 @on_all
 def test_bad_input_keeps_the_old_file(n, path):
-    """A run that is refused for another flag leaves the file of an earlier one."""
+    """A run refused for another flag leaves an earlier one's file, and no other."""
     path.write_bytes(b"an earlier run's")
     for flags in ({"lr": -1}, {"env_name": "NoSuch-v0"}, {"device": "nope"}):
         with pytest.raises((AssertionError, RuntimeError, gym.error.Error)):
             load(n).train(save=str(path), **flags)
         assert path.read_bytes() == b"an earlier run's"
+        assert os.listdir(path.parent) == [path.name]
 
 
 if __name__ == "__main__":
