@@ -42,8 +42,8 @@ class Policy(nn.Module):
     def forward(self, obs):
         if self.log_std is None:
             return dist.Categorical(logits=self.net(obs), validate_args=False)
-        mean, std = self.net(obs), self.log_std.clamp(-20, 20).exp()  # finite std
-        return dist.Independent(dist.Normal(mean, std, validate_args=False), 1)
+        normal = dist.Normal(self.net(obs), self.log_std.exp(), validate_args=False)
+        return dist.Independent(normal, 1, validate_args=False)
 
 
 @torch.no_grad()

@@ -80,8 +80,8 @@ MUTATIONS = [
     (
         5,
         "log-probs not summed",
-        "dist.Independent(dist.Normal(mean, std, validate_args=False), 1)",
-        "dist.Normal(mean, std, validate_args=False)",
+        "dist.Independent(normal, 1, validate_args=False)",
+        "normal",
     ),
     (
         5,
@@ -102,7 +102,6 @@ MUTATIONS = [
         "save)",
     ),
     (6, "divergence unnoticed", "norm < 1e6", "True or norm < 1e6"),
-    (6, "std overflows", "self.log_std.clamp(-20, 20).exp()", "self.log_std.exp()"),
     (6, "watching draws", "torch.random.fork_rng()(rollout)", "rollout"),
 ]
 

@@ -231,7 +231,7 @@ FLAGS = {
     "lr": "step size of the policy",
     "epochs": "rounds of play and update",
     "num_envs": "environments side by side; each plays one whole episode per epoch",
-    "render": "watch one more episode per epoch in a window",
+    "render": "watch one more episode per epoch in a window (needs a display)",
     "seed": "seeds torch and the environments",
     "max_ep_len": "cut any episode here; the environment's own limit still holds",
     "device": "`cpu`, `cuda`, `cuda:1`, ...",
