@@ -38,7 +38,7 @@ ENVIRONMENTS = """
 6 Acrobot-v1 --num_envs 64 --hidden_sizes 64 --epochs 100 --lr 0.005 --vf_lr 0.02 --train_pi_iters 8
 3 Pendulum-v1 --num_envs 32 --hidden_sizes 64 --epochs 300 --gamma 0.97 --lr 0.01 --vf_lr 0.05 --train_v_iters 20
 6 Pendulum-v1 --num_envs 16 --hidden_sizes 64 --epochs 160 --gamma 0.9 --lr 0.003 --vf_lr 0.01 --train_pi_iters 20 --train_v_iters 20
-3 FrozenLake-v1 --num_envs 1024 --hidden_sizes 64 --epochs 200 --lr 0.005 --vf_lr 0.01 --train_v_iters 20
+3 FrozenLake-v1 --num_envs 1024 --hidden_sizes 64 --epochs 200 --gamma 1 --lr 0.005 --vf_lr 0.01 --train_v_iters 20
 6 FrozenLake-v1 --num_envs 1024 --hidden_sizes 64 --epochs 120 --lr 0.003 --vf_lr 0.01 --train_v_iters 20
 3 InvertedPendulum-v5 --num_envs 16 --hidden_sizes 64 --epochs 60 --lr 0.02 --vf_lr 0.03
 6 InvertedPendulum-v5 --num_envs 16 --hidden_sizes 64 --epochs 40 --lr 0.003 --vf_lr 0.03 --train_pi_iters 10 --train_v_iters 10
