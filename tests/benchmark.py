@@ -35,7 +35,7 @@ ENVIRONMENTS = """
 3 CartPole-v1
 6 CartPole-v1
 3 Acrobot-v1 --num_envs 32 --hidden_sizes 64 --epochs 60 --lr 0.01 --vf_lr 0.01
-6 Acrobot-v1 --num_envs 64 --hidden_sizes 64 --epochs 100 --lr 0.005 --vf_lr 0.02 --train_pi_iters 8
+6 Acrobot-v1 --num_envs 32 --hidden_sizes 64 64 --epochs 140 --gamma 0.98 --lr 0.003 --vf_lr 0.01 --train_pi_iters 10 --train_v_iters 20
 3 Pendulum-v1 --num_envs 32 --hidden_sizes 64 --epochs 300 --gamma 0.97 --lr 0.01 --vf_lr 0.05 --train_v_iters 20
 6 Pendulum-v1 --num_envs 16 --hidden_sizes 64 --epochs 160 --gamma 0.9 --lr 0.003 --vf_lr 0.01 --train_pi_iters 20 --train_v_iters 20
 3 FrozenLake-v1 --num_envs 1024 --hidden_sizes 64 --epochs 200 --gamma 1 --lr 0.005 --vf_lr 0.01 --train_v_iters 20
