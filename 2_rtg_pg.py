@@ -96,7 +96,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
     pi_optimizer = Adam(policy.parameters(), lr)
     open(f"{save}.tmp" if save else os.devnull, "ab").close()  # fails if unwritable
-    steps = 0
+    params, steps = [*policy.parameters()], 0
     for epoch in range(epochs):
         # play an episode in each environment; on a forked RNG watching changes nothing
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)
@@ -113,7 +113,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
         loss.backward()
         pi_optimizer.step()
         # save, then report; a run killed at any moment leaves the old file or the new
-        norm = sum(p.norm() for p in policy.parameters())
+        norm = sum(p.norm() for p in [*params, policy(obs[:1]).entropy()])  # std too
         assert norm < 1e6, f"epoch {epoch} diverged: lower --lr"
         if save:
             torch.save(policy.state_dict(), f"{save}.tmp")

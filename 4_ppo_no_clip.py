@@ -101,7 +101,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
     pi_optimizer = Adam(policy.parameters(), lr)
     v_optimizer = Adam(value.parameters(), vf_lr)
     open(f"{save}.tmp" if save else os.devnull, "ab").close()  # fails if unwritable
-    steps = 0
+    params, steps = [*policy.parameters(), *value.parameters()], 0
     for epoch in range(epochs):
         # play an episode in each environment; on a forked RNG watching changes nothing
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
@@ -129,7 +129,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
             ((value(obs) - ret) ** 2).mean().backward()
             v_optimizer.step()
         # save, then report; a run killed at any moment leaves the old file or the new
-        norm = sum(p.norm() for p in [*policy.parameters(), *value.parameters()])
+        norm = sum(p.norm() for p in [*params, policy(obs[:1]).entropy()])  # std too
         assert norm < 1e6, f"epoch {epoch} diverged: lower --lr, --vf_lr or --*_iters"
         if save:
             torch.save(policy.state_dict(), f"{save}.tmp")

@@ -238,6 +238,19 @@ def test_diverged_later(n, path, monkeypatch, capsys):
     assert same(read(path), after_each_epoch(n, 3, **TINY)[-1])
 
 
+@on_all
+@pytest.mark.parametrize("lr", [30.0, 100.0, 1e4])
+def test_what_a_diverged_run_leaves_can_act(n, path, lr):
+    """Steps that make the std overflow stop the run before such a policy is saved."""
+    script, act_space = load(n), gym.make("Pendulum-v1").action_space
+    script.train("Pendulum-v1", epochs=1, save=str(path), **TINY)
+    with pytest.raises(AssertionError, match=r"^epoch \d+ diverged.*lower --lr\b"):
+        script.train("Pendulum-v1", lr=lr, save=str(path), **TINY)
+    policy = script.Policy(3, act_space, TINY["hidden_sizes"])
+    policy.load_state_dict(read(path))
+    assert policy(torch.zeros(1, 3)).sample().isfinite().all()
+
+
 # refused
 
 
