@@ -102,7 +102,7 @@ MUTATIONS = [
         "save)",
     ),
     (6, "divergence unnoticed", "norm < 1e6", "True or norm < 1e6"),
-    (6, "std overflows", "[*params, policy(obs[:1]).entropy()]", "params"),
+    (3, "std overflows", "[*params, policy(obs[:1]).entropy()]", "params"),
     (6, "watching draws", "torch.random.fork_rng()(rollout)", "rollout"),
 ]
 

@@ -244,11 +244,13 @@ def test_what_a_diverged_run_leaves_can_act(n, path, lr):
     """Steps that make the std overflow stop the run before such a policy is saved."""
     script, act_space = load(n), gym.make("Pendulum-v1").action_space
     script.train("Pendulum-v1", epochs=1, save=str(path), **TINY)
-    with pytest.raises(AssertionError, match=r"^epoch \d+ diverged.*lower --lr\b"):
-        script.train("Pendulum-v1", lr=lr, save=str(path), **TINY)
-    policy = script.Policy(3, act_space, TINY["hidden_sizes"])
-    policy.load_state_dict(read(path))
-    assert policy(torch.zeros(1, 3)).sample().isfinite().all()
+    for seed in range(5):
+        flags = {"lr": lr, "seed": seed, "save": str(path), **TINY}
+        with pytest.raises(AssertionError, match=r"^epoch \d+ diverged.*lower --lr\b"):
+            script.train("Pendulum-v1", **flags)
+        policy = script.Policy(3, act_space, TINY["hidden_sizes"])
+        policy.load_state_dict(read(path))
+        assert policy(torch.zeros(1, 3)).sample().isfinite().all()
 
 
 # refused
