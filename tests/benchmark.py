@@ -39,7 +39,7 @@ ENVIRONMENTS = """
 3 Pendulum-v1 --num_envs 32 --hidden_sizes 64 --epochs 300 --gamma 0.97 --lr 0.01 --vf_lr 0.05 --train_v_iters 20
 6 Pendulum-v1 --num_envs 16 --hidden_sizes 64 --epochs 160 --gamma 0.9 --lr 0.003 --vf_lr 0.01 --train_pi_iters 20 --train_v_iters 20
 3 FrozenLake-v1 --num_envs 1024 --hidden_sizes 64 --epochs 200 --gamma 1 --lr 0.005 --vf_lr 0.01 --train_v_iters 20
-6 FrozenLake-v1 --num_envs 1024 --hidden_sizes 64 --epochs 120 --lr 0.003 --vf_lr 0.01 --train_v_iters 20
+6 FrozenLake-v1 --num_envs 1024 --hidden_sizes 64 --epochs 200 --gamma 1 --lr 0.003 --vf_lr 0.01 --train_pi_iters 2 --train_v_iters 20
 3 InvertedPendulum-v5 --num_envs 16 --hidden_sizes 64 --epochs 60 --lr 0.02 --vf_lr 0.03
 6 InvertedPendulum-v5 --num_envs 16 --hidden_sizes 64 --epochs 40 --lr 0.003 --vf_lr 0.03 --train_pi_iters 10 --train_v_iters 10
 3 LunarLander-v3 --num_envs 32 --hidden_sizes 64 64 --epochs 300 --max_ep_len 500 --lr 0.005 --vf_lr 0.01 --train_v_iters 20
