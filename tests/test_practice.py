@@ -267,6 +267,16 @@ def test_a_number_out_of_range(refusal, capsys, n):
 
 
 @on_all
+@pytest.mark.parametrize("wrap", [list, tuple, np.array, torch.tensor])
+def test_a_list_for_one_number(refusal, capsys, n, wrap):
+    """The default in a list, tuple, array or tensor: a sentence names the flag."""
+    plain = {k: v for k, v in defaults(n).items() if type(v) in (int, float)}
+    for flag, x in plain.items():
+        assert (refusal(n, **{flag: wrap([x])}) or "trained").startswith(f"--{flag} ")
+    assert capsys.readouterr().out == ""
+
+
+@on_all
 def test_a_seed_of_64_bits(refusal, n):
     """The largest seed that PyTorch takes trains."""
     assert refusal(n, seed=2**64 - 1) is None
