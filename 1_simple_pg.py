@@ -76,9 +76,9 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
           num_envs: int = 128, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = ""):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
-    for flag, x in [(flag, np.asarray(x)) for flag, x in locals().items()]:
-        ok = {int: "iu", float: "iuf", str: "UO"}.get(train.__annotations__.get(flag))
-        assert not ok or x.ndim == 0 and x.dtype.kind in ok, f"--{flag} {x}: wrong type"
+    for (flag, x), d in [*zip(locals().items(), train.__defaults__)]:  # d: its default
+        x, ok = np.asarray(x), {int: "iu", float: "iuf", str: "UO"}.get(type(d), "bi")
+        assert x.ndim == np.ndim(d) and x.dtype.kind in ok, f"--{flag} {x}: wrong type"
         if x.dtype.kind in "iuf" and flag not in ("seed", "gamma", "render"):
             assert np.all((0 < x) & (x < 1e37)), f"--{flag} {x}: must be > 0, < 1e37"
     assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"

@@ -83,9 +83,9 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: 
           device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.2,
           train_v_iters: int = 8, train_pi_iters: int = 3):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
-    for flag, x in [(flag, np.asarray(x)) for flag, x in locals().items()]:
-        ok = {int: "iu", float: "iuf", str: "UO"}.get(train.__annotations__.get(flag))
-        assert not ok or x.ndim == 0 and x.dtype.kind in ok, f"--{flag} {x}: wrong type"
+    for (flag, x), d in [*zip(locals().items(), train.__defaults__)]:  # d: its default
+        x, ok = np.asarray(x), {int: "iu", float: "iuf", str: "UO"}.get(type(d), "bi")
+        assert x.ndim == np.ndim(d) and x.dtype.kind in ok, f"--{flag} {x}: wrong type"
         if x.dtype.kind in "iuf" and flag not in ("seed", "gamma", "render"):
             assert np.all((0 < x) & (x < 1e37)), f"--{flag} {x}: must be > 0, < 1e37"
     assert 0 <= gamma <= 1, f"--gamma {gamma}: give a number from 0 to 1"

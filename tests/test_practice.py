@@ -277,6 +277,16 @@ def test_a_list_for_one_number(refusal, capsys, n, wrap):
 
 
 @on_all
+def test_hidden_sizes_of_another_type(refusal, n):
+    """One number, no number, fractions, words, nested lists: a sentence names it."""
+    for x in (16, 2.5, None, "16", True, [2.5], ["8"], [None], [[8]], [2**63], []):
+        told = refusal(n, hidden_sizes=x) or "trained"
+        assert told.startswith("--hidden_sizes "), x
+    for x in ([8], (8, 4), np.array([8])):
+        assert refusal(n, hidden_sizes=x) is None
+
+
+@on_all
 def test_a_seed_of_64_bits(refusal, n):
     """The largest seed that PyTorch takes trains."""
     assert refusal(n, seed=2**64 - 1) is None
