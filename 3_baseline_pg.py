@@ -77,7 +77,7 @@ def policy_loss(logp, adv):
     return -(logp * adv).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.04, epochs: int = 50,
+def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.05, epochs: int = 50,
           num_envs: int = 128, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.2,
           train_v_iters: int = 8):  # fmt: skip

@@ -332,9 +332,10 @@ def break_(seeds, args):
     break.csv: the summary of each run, without its seconds, and its exit status. A run
     that diverged has failed: it never solved, and its tail is 0.
     """
-    lr, num_envs = defaults(4)["lr"], 32  # a quarter of the play shows the same
+    flags, num_envs = defaults(4), 32  # a quarter of the play shows the same
+    lr, iters = flags["lr"], flags["train_pi_iters"]
     names, jobs, raw = ("script", "lr", "train_pi_iters", "seed"), {}, []
-    grid = product(range(seeds), (lr, 2 * lr), (3, 10, 20, 40), (4, 6))
+    grid = product(range(seeds), (lr, 2 * lr), (iters, 10, 20, 40), (4, 6))
     for seed, lr, iters, n in grid:
         flags = dict(zip(names[1:], (lr, iters, seed), strict=True))
         jobs[SCRIPTS[n].name, lr, iters, seed] = script(n, num_envs=num_envs, **flags)
