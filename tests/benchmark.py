@@ -332,7 +332,7 @@ def break_(seeds, args):
     break.csv: the summary of each run, without its seconds, and its exit status. A run
     that diverged has failed: it never solved, and its tail is 0.
     """
-    flags, num_envs = defaults(4), 32  # a quarter of the play shows the same
+    flags, num_envs = defaults(4), 32  # a quarter of the play breaks 4, too
     lr, iters = flags["lr"], flags["train_pi_iters"]
     names, jobs, raw = ("script", "lr", "train_pi_iters", "seed"), {}, []
     grid = product(range(seeds), (lr, 2 * lr), (iters, 10, 20, 40), (4, 6))

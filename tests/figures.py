@@ -89,7 +89,7 @@ def variance(_):
 def break_(folder):
     """Return of the last 10 epochs against --train_pi_iters, a panel for each --lr.
 
-    Scripts 4 and 6: a line through the medians, a dot for each seed, a cross at 0 for a
+    Scripts 4 and 6: a line through the means, a dot for each seed, a cross at 0 for a
     run that diverged.
     """
     runs = read(folder / "break.csv", "script", "lr", "train_pi_iters")
@@ -106,8 +106,8 @@ def break_(folder):
             for (script, rate, iters), run in runs.items()
             if script == name and float(rate) == lr
         }
-        medians = [np.median(run["tail"]) for run in cells.values()]
-        ax.plot(list(cells), medians, color=colour, label=name)
+        means = [np.mean(run["tail"]) for run in cells.values()]
+        ax.plot(list(cells), means, color=colour, label=name)
         for iters, run in cells.items():
             failed = run["status"] != 0
             for which, marker, size in ((~failed, "o", 14), (failed, "x", 30)):

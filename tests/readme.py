@@ -157,7 +157,7 @@ def steadiness():
     body = []
     for (lr, iters), tails in sorted(cells.items()):
         both = [
-            f"{statistics.median(tails[n]):.0f} ({min(tails[n]):.0f})" for n in (4, 6)
+            f"{statistics.mean(tails[n]):.0f} ({min(tails[n]):.0f})" for n in (4, 6)
         ]
         body.append([f"`--lr {lr:g} --train_pi_iters {iters:g}`", *both])
     return table(["flags", "script 4", "script 6"], body)
