@@ -332,11 +332,11 @@ def break_(seeds, args):
     break.csv: the summary of each run, without its seconds, and its exit status. A run
     that diverged has failed: it never solved, and its tail is 0.
     """
-    flags, num_envs = defaults(4), 32  # a quarter of the play breaks 4, too
-    lr, iters = flags["lr"], flags["train_pi_iters"]
+    usual, num_envs = defaults(4), 32  # a quarter of the play breaks 4, too
+    lrs = usual["lr"], 2 * usual["lr"]
+    counts = usual["train_pi_iters"], 10, 20, 40
     names, jobs, raw = ("script", "lr", "train_pi_iters", "seed"), {}, []
-    grid = product(range(seeds), (lr, 2 * lr), (iters, 10, 20, 40), (4, 6))
-    for seed, lr, iters, n in grid:
+    for seed, lr, iters, n in product(range(seeds), lrs, counts, (4, 6)):
         flags = dict(zip(names[1:], (lr, iters, seed), strict=True))
         jobs[SCRIPTS[n].name, lr, iters, seed] = script(n, num_envs=num_envs, **flags)
     for key, epochs, _, status in turns("break", jobs):
