@@ -72,8 +72,8 @@ def policy_loss(logp, weights):
     return -(logp * weights).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.08, epochs: int = 50,
-          num_envs: int = 100, render=False, seed: int = 0, max_ep_len: int = 1000,
+def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.06, epochs: int = 50,
+          num_envs: int = 40, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = ""):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
     for (flag, x), d in [*zip(locals().items(), train.__defaults__)]:  # d: its default

@@ -79,10 +79,10 @@ def policy_loss(logp, logp_old, adv, clip_ratio):
     return -torch.min(ratio * adv, clipped * adv).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.08, epochs: int = 50,
-          num_envs: int = 100, render=False, seed: int = 0, max_ep_len: int = 1000,
+def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.06, epochs: int = 50,
+          num_envs: int = 40, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.2,
-          train_v_iters: int = 16, train_pi_iters: int = 2, clip_ratio: float = 0.2):  # fmt: skip
+          train_v_iters: int = 20, train_pi_iters: int = 2, clip_ratio: float = 0.2):  # fmt: skip
     """Train and return a Policy; AssertionError tells of bad input and divergence."""
     for (flag, x), d in [*zip(locals().items(), train.__defaults__)]:  # d: its default
         x, ok = np.asarray(x), {int: "iu", float: "iuf", str: "UO"}.get(type(d), "bi")

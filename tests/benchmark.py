@@ -126,14 +126,14 @@ def table(title, head, body):
 
 def summary(epochs, window):
     """Return what a run came to: epoch, steps and seconds when the last `window` epochs
-    averaged SOLVED (infinity if never, so that it improves no median), the mean return
-    of the last 10 epochs (`tail`), and the lowest return after solving (`low`)."""
+    averaged SOLVED (infinity if never, so that it improves no median), the lowest such
+    average from then on (`low`), and the mean return of the last 10 epochs (`tail`)."""
     rets = [row["return"] for row in epochs]
-    ends = range(window, len(rets) + 1)
-    at = next((i for i in ends if mean(rets[i - window : i]) >= SOLVED), len(rets) + 1)
-    row = epochs[at - 1] if at <= len(rets) else {}
+    means = [mean(rets[i - window : i]) for i in range(window, len(rets) + 1)]
+    at = next((i for i, x in enumerate(means) if x >= SOLVED), len(means))
+    row = epochs[at + window - 1] if at < len(means) else {}
     when = {key: row.get(key, math.inf) for key in ("epoch", "steps", "seconds")}
-    tail, low = mean(rets[-10:] or [math.nan]), min(rets[at:], default=math.nan)
+    tail, low = mean(rets[-10:] or [math.nan]), min(means[at:], default=math.nan)
     return when | {"tail": tail, "low": low}
 
 
@@ -332,15 +332,15 @@ def break_(seeds, args):
     break.csv: the summary of each run, without its seconds, and its exit status. A run
     that diverged has failed: it never solved, and its tail is 0.
     """
-    usual, num_envs = defaults(4), 32  # a third of the play breaks 4, too
+    usual = defaults(4)
     lrs = usual["lr"], 2 * usual["lr"]
     counts = usual["train_pi_iters"], 10, 20, 40
     names, jobs, raw = ("script", "lr", "train_pi_iters", "seed"), {}, []
     for seed, lr, iters, n in product(range(seeds), lrs, counts, (4, 6)):
         flags = dict(zip(names[1:], (lr, iters, seed), strict=True))
-        jobs[SCRIPTS[n].name, lr, iters, seed] = script(n, num_envs=num_envs, **flags)
+        jobs[SCRIPTS[n].name, lr, iters, seed] = script(n, **flags)
     for key, epochs, _, status in turns("break", jobs):
-        run = summary([] if status else epochs, -(-100 // num_envs))
+        run = summary([] if status else epochs, -(-100 // usual["num_envs"]))
         del run["seconds"]
         run["tail"] = 0.0 if status else run["tail"]
         raw.append(dict(zip(names, key, strict=True)) | run | {"status": status})
