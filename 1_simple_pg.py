@@ -75,7 +75,7 @@ def policy_loss(logp, weights):
 def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.06, epochs: int = 50,
           num_envs: int = 40, render=False, seed: int = 0, max_ep_len: int = 1000,
           device: str = "cpu", save: str = ""):  # fmt: skip
-    """Train and return a Policy; AssertionError tells of bad input and divergence."""
+    """Train and return a Policy; AssertionError, or a library's error, if it cannot."""
     for (flag, x), d in [*zip(locals().items(), train.__defaults__)]:  # d: its default
         x, ok = np.asarray(x), {int: "iu", float: "iuf", str: "UO"}.get(type(d), "bi")
         assert x.ndim == np.ndim(d) and x.dtype.kind in ok, f"--{flag} {x}: wrong type"

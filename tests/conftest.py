@@ -1,14 +1,17 @@
 """What all tests share: the six scripts, as modules and as the command lines people type."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {int(path.name[0]): path for path in sorted(ROOT.glob("[1-6]_*.py"))}
+on_all = pytest.mark.parametrize("n", SCRIPTS)
 
 
 def load(n):
@@ -35,6 +38,25 @@ def rows(stdout):
     lines = [line for line in stdout.splitlines() if line.startswith("epoch:")]
     fields = [[field.split(":") for field in line.split("\t")] for line in lines]
     return [{name.strip(): float(x) for name, x in line} for line in fields]
+
+
+def same_bits(x, y):
+    """Tell whether two tensors are equal in dtype, shape and every bit, -0.0 not 0.0."""
+    x, y = (tensor.detach().cpu().numpy() for tensor in (x, y))
+    return (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+
+
+def same(a, b):
+    """Tell whether two state_dicts are equal in every bit of every tensor."""
+    return a.keys() == b.keys() and all(same_bits(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Compute in one thread, also in what the tests start: on tensors this small two
+    mostly wait for each other, and on a busy machine runs take 10 times as long."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

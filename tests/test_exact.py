@@ -9,15 +9,6 @@ PROCESSES = [(seed, actions) for seed in range(5) for actions in (2, 3)]
 MANY = [(seed, actions) for seed in range(20) for actions in (2, 3)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Hold torch to one thread: on tensors this small, two mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def close(x, y):
     """Tell whether x and y, neither all zero, are equal to 1e-12."""
     assert x.any()

@@ -11,7 +11,7 @@ import sys
 import tokenize
 
 import pytest
-from conftest import ROOT, SCRIPTS
+from conftest import ROOT, SCRIPTS, on_all
 
 CAPS = {(1, 2): 8, (2, 3): 40, (3, 4): 22, (4, 6): 10}
 FLAGS = ["env", "env_name", "seed", "epochs", "num_envs", "max_ep_len"]
@@ -77,13 +77,13 @@ def test_4_to_5_replaces_one_line():
     assert changes(4, 5) == [(1, 1)]
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_a_script_fits_in_150_lines(n):
     """No script is longer than 150 lines, docstrings and all."""
     assert len(SCRIPTS[n].read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_imports(n):
     """A script needs torch, gymnasium, numpy and Python, and none of the other scripts."""
     roots, tree = set(), ast.parse(SCRIPTS[n].read_text())
@@ -118,7 +118,7 @@ def test_defaults_of_the_contract(scripts):
         assert {flag: defaults(scripts[n])[flag] for flag in expected} == expected
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_flags_of_the_contract(n, scripts, monkeypatch, capsys):
     """The command line has the contract's flags and no others; train() the same keywords."""
     monkeypatch.setattr(sys, "argv", [SCRIPTS[n].name, "--help"])
@@ -129,7 +129,7 @@ def test_flags_of_the_contract(n, scripts, monkeypatch, capsys):
     assert set(defaults(scripts[n])) == contract(n) - {"env"}
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_env_is_env_name(n, monkeypatch, capsys):
     """--env and --env_name are one flag: the same run, and not that of the default."""
     printed = []
@@ -141,7 +141,7 @@ def test_env_is_env_name(n, monkeypatch, capsys):
     assert printed[0] == printed[1] != printed[2]
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_policy_loss_signature(n, scripts):
     """policy_loss takes the contract's arguments under the contract's names."""
     assert [*inspect.signature(scripts[n].policy_loss).parameters] == LOSS[n]

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, load, rows, run
+from conftest import SCRIPTS, load, on_all, rows, run
 
 EPOCHS = 20
 # return that the last three epochs have to reach, see test_returns_rise
@@ -19,10 +19,8 @@ THRESHOLD = {"CartPole-v1": 40, "toy_envs:Compass-v0": 3}
 NUMBER = r"-?\d+\.\d{3}"
 LINE = rf"epoch: +\d+ \t loss: {NUMBER} \t return: {NUMBER} \t ep_len: {NUMBER} \t steps: \d+"
 ENV = {
-    **os.environ,
     "PYTHONPATH": str(Path(__file__).parent),  # for Gymnasium to find toy_envs
     "PYTHONUNBUFFERED": "",  # lines must appear at once without its help
-    "OMP_NUM_THREADS": "1",  # on a busy machine waiting threads make runs 10 times slower
 }
 
 
@@ -32,14 +30,14 @@ def runs():
     jobs = [(n, env) for n in SCRIPTS for env in THRESHOLD]
 
     def job(n, env):
-        return run(n, "--env", env, "--epochs", EPOCHS, env=ENV)
+        return run(n, "--env", env, "--epochs", EPOCHS, env=os.environ | ENV)
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(jobs, pool.map(lambda x: job(*x), jobs)))
 
 
 @pytest.mark.parametrize("env", THRESHOLD)
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_returns_rise(n, env, runs):
     """Every rung soon does much better than chance, with Discrete and with Box actions.
 
@@ -53,7 +51,7 @@ def test_returns_rise(n, env, runs):
 
 
 @pytest.mark.parametrize("env", THRESHOLD)
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_output_format(n, env, runs):
     """Nothing but one line per epoch: the contract's fields in its order, kl in 4-6 only."""
     result, line = runs[n, env], LINE + (r" \t kl: \d+\.\d{5}" if n >= 4 else "")
@@ -63,7 +61,7 @@ def test_output_format(n, env, runs):
     assert [row["epoch"] for row in rows(result.stdout)] == [*range(EPOCHS)]
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_fields_tell_of_what_happened(n, runs, scripts):
     """On CartPole the return is the length, and steps counts as far as the longest episode.
 
@@ -81,7 +79,7 @@ def test_fields_tell_of_what_happened(n, runs, scripts):
     assert {row["ep_len"] for row in lines} == {10}
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_steps_count_every_environment_step(n, capsys, monkeypatch):
     """steps is vector steps times environments, those after an episode's end included."""
     module, taken = load(n), []
@@ -102,7 +100,7 @@ def test_steps_count_every_environment_step(n, capsys, monkeypatch):
     assert steps == totals and len(steps) == 3
 
 
-@pytest.mark.parametrize("n", SCRIPTS)
+@on_all
 def test_lines_appear_at_once_when_piped(n):
     """A line can be read while the script still works on the next epoch.
 
@@ -111,7 +109,7 @@ def test_lines_appear_at_once_when_piped(n):
     flags = ["--env", "toy_envs:Gate-v0", "--epochs", "2", "--num_envs", "1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, str(SCRIPTS[n]), *flags]
-    with subprocess.Popen(command, **pipes, text=True, env=ENV) as process:
+    with subprocess.Popen(command, **pipes, text=True, env=os.environ | ENV) as process:
         try:
             assert select.select([process.stdout], [], [], 60)[0], "no line in 60 s"
             assert process.stdout.readline().startswith("epoch:   0 ")

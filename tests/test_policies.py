@@ -1,12 +1,11 @@
 """Trained policies, equal in every bit where the mathematics says that they are equal."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
 
 import pytest
 import torch
-from conftest import SCRIPTS, load, run
+from conftest import SCRIPTS, load, on_all, run, same
 
 # enough epochs that ratios leave the clip interval, see test_ratios_leave_the_interval
 SETTINGS = {
@@ -17,20 +16,10 @@ ONE_STEP = "--train_pi_iters", 1
 NO_CLIP = "--clip_ratio", 1e9
 JOBS = [(n,) for n in SCRIPTS] + [(n, *ONE_STEP) for n in (4, 5, 6)] + [(6, *NO_CLIP)]
 on_both = pytest.mark.parametrize("env", SETTINGS)
-on_all = pytest.mark.parametrize("n", SCRIPTS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Compute in one thread: on a busy machine a second one makes runs 10 times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield {**os.environ, "OMP_NUM_THREADS": "1"}
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, one_thread):
+def runs(tmp_path_factory):
     """(printed lines, saved weights) of each job on each environment, from command lines."""
     folder = tmp_path_factory.mktemp("policies")
     jobs = [(env, job) for env in SETTINGS for job in JOBS]
@@ -39,18 +28,13 @@ def runs(tmp_path_factory, one_thread):
         n, *flags = job
         for flag, x in SETTINGS[env].items():
             flags += [f"--{flag}", x]
-        result = run(n, "--env", env, *flags, "--save", folder / name, env=one_thread)
+        result = run(n, "--env", env, *flags, "--save", folder / name)
         assert result.returncode == 0, result.stderr
         return result.stdout, torch.load(folder / name, weights_only=True)
 
     with ThreadPoolExecutor(2) as pool:
         names = [f"{i}.pt" for i in range(len(jobs))]
         return dict(zip(jobs, pool.map(lambda x: train(x[0], *x[1]), zip(names, jobs))))
-
-
-def same(a, b):
-    """Tell whether two state_dicts are equal in every bit of every tensor."""
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @on_both

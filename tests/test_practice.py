@@ -11,22 +11,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import SCRIPTS, load, rows, run
+from conftest import SCRIPTS, load, on_all, rows, run, same
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, Sequence, Tuple
 
 NAN, INF = float("nan"), float("inf")
 SMALL = {"epochs": 2, "num_envs": 2, "max_ep_len": 8}
-on_all = pytest.mark.parametrize("n", SCRIPTS)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Compute in one thread: on a busy machine a second makes runs 10 times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Toy(gym.Env):
@@ -94,10 +84,9 @@ def refusal(scripts, monkeypatch):
     return call
 
 
-def same(policy, other):
+def alike(policy, other):
     """Tell whether two policies have the same weights to the bit."""
-    a, b = policy.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return same(policy.state_dict(), other.state_dict())
 
 
 def defaults(n):
@@ -382,7 +371,7 @@ def test_render_changes_nothing(scripts, monkeypatch, capsys, env, n):
     flags = {"epochs": 3, "num_envs": 2, "max_ep_len": 4}
     policy = scripts[n].train(env, **flags, render=0)
     printed = capsys.readouterr().out
-    assert same(policy, scripts[n].train(env, **flags, render=True))
+    assert alike(policy, scripts[n].train(env, **flags, render=True))
     assert capsys.readouterr().out == printed
 
 
@@ -393,7 +382,7 @@ def test_render_shows_an_episode_per_epoch(scripts, toy, max_ep_len, shown, n):
     flags = {"epochs": 4, "num_envs": 3, "max_ep_len": max_ep_len}
     policy = scripts[n].train(toy(act=Box(-1, 1, (2,))), **flags)
     assert Toy.watched == []
-    assert same(policy, scripts[n].train("Toy-v0", **flags, render=True))
+    assert alike(policy, scripts[n].train("Toy-v0", **flags, render=True))
     assert Toy.watched == [shown] * 4
 
 
@@ -419,7 +408,7 @@ def test_a_run_leaves_no_trace_on_the_next(scripts, toy, capsys, env, n):
     scripts[n].train(toy(act=Box(-1, 1, (2,))), **SMALL, seed=8, render=True)
     capsys.readouterr()
     toy()
-    assert same(policy, scripts[n].train(env, **SMALL, seed=7))
+    assert alike(policy, scripts[n].train(env, **SMALL, seed=7))
     assert capsys.readouterr().out == printed
 
 
@@ -458,7 +447,7 @@ def test_cuda_trains(scripts, tmp_path, capsys, env, n):
     dim = gym.spaces.flatdim(one.observation_space)
     loaded = scripts[n].Policy(dim, one.action_space, defaults(n)["hidden_sizes"])
     loaded.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    assert same(loaded, policy.cpu())
+    assert alike(loaded, policy.cpu())
     assert loaded(torch.zeros(5, dim)).sample().shape == (5, *one.action_space.shape)
 
 
@@ -471,8 +460,7 @@ def test_cuda_4_is_5(scripts, tmp_path, env):
         path = tmp_path / f"{n}.pt"
         scripts[n].train(env, epochs=5, num_envs=8, device="cuda", save=str(path))
         saved.append(torch.load(path, weights_only=True))
-    assert saved[0].keys() == saved[1].keys()
-    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+    assert same(*saved)
 
 
 @needs_cuda
@@ -480,4 +468,4 @@ def test_cuda_4_is_5(scripts, tmp_path, env):
 def test_cuda_render_changes_nothing(scripts, toy, n):
     """Watching leaves the GPU's random stream alone too."""
     flags = {"env_name": toy(act=Box(-1, 1, (2,))), "device": "cuda", **SMALL}
-    assert same(scripts[n].train(**flags), scripts[n].train(**flags, render=True))
+    assert alike(scripts[n].train(**flags), scripts[n].train(**flags, render=True))

@@ -100,7 +100,7 @@ def test_saved_policy_can_be_loaded_and_watched(tmp_path, env, low, high):
 
 
 def test_log_form_of_the_clip_is_6(scripts):
-    """The page's log form of rung 6 has that script's gradient, to the bit."""
+    """The page's log form of rung 6 has its gradient, to the bit but a zero's sign."""
     logp, logp_old, adv = torch.randn(
         3, 1000, generator=torch.Generator().manual_seed(0)
     )

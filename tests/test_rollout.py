@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 import toy_envs
-from conftest import SCRIPTS, load, rows
+from conftest import SCRIPTS, load, on_all, rows
 from toy_envs import PLAN, reward
 
 N = len(PLAN)
 KINDS = ["Scripted", "VectorFloat", "VectorInt"]
 NAMES = ["obs", "act", "rew", "mask", "next_obs", "cut"]
 GAMMA = 0.75
-on_all = pytest.mark.parametrize("n", SCRIPTS)
 on_kinds = pytest.mark.parametrize("kind", KINDS)
 from_3 = pytest.mark.parametrize("n", [n for n in SCRIPTS if n >= 3])
 from_4 = pytest.mark.parametrize("n", [n for n in SCRIPTS if n >= 4])

@@ -14,19 +14,9 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 import torch
-from conftest import SCRIPTS, load, rows, run
+from conftest import SCRIPTS, load, on_all, rows, run, same
 
 TINY = {"num_envs": 1, "max_ep_len": 3, "hidden_sizes": (4,)}
-on_all = pytest.mark.parametrize("n", SCRIPTS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Compute in one thread: on a busy machine a second makes runs 10 times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -38,11 +28,6 @@ def path(tmp_path):
 def read(path):
     """Return the weights in a file, or None if there is none."""
     return torch.load(path, weights_only=True) if path.exists() else None
-
-
-def same(a, b):
-    """Tell whether two state_dicts are equal in every bit of every tensor."""
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def after_each_epoch(n, epochs, **flags):
@@ -145,7 +130,6 @@ def start(script, path, flags):
 
 def kill_often(path, kills=8, epochs=4):
     """Start and kill runs of all six scripts; print whose file each kill leaves."""
-    torch.set_num_threads(1)
     # weights of a megabyte, so that a run spends much of its time writing
     flags = {"num_envs": 1, "max_ep_len": 1, "hidden_sizes": (512, 512), "lr": 1e-3}
     for n in SCRIPTS:
@@ -180,7 +164,6 @@ def test_interrupted(n, path):
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*command, "--epochs", "1000000", "--save", path],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
