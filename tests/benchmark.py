@@ -26,7 +26,7 @@ from statistics import mean, median
 
 import gymnasium as gym
 import torch
-from conftest import ROOT, SCRIPTS, load, rows
+from conftest import ROOT, SCRIPTS, defaults, load, rows
 
 BARE, SB3 = "import torch, gymnasium", "sb3"
 SOLVED = 475  # mean return of the last 100 training episodes
@@ -45,12 +45,6 @@ ENVIRONMENTS = """
 3 LunarLander-v3 --num_envs 32 --hidden_sizes 64 64 --epochs 300 --max_ep_len 500 --lr 0.005 --vf_lr 0.01 --train_v_iters 20
 6 LunarLander-v3 --num_envs 16 --hidden_sizes 64 64 --epochs 120 --lr 0.003 --vf_lr 0.01 --train_pi_iters 30 --train_v_iters 30
 """
-
-
-def defaults(n):
-    """Return script n's flags with their default values."""
-    flags = inspect.signature(load(n).train).parameters
-    return {name: flag.default for name, flag in flags.items()}
 
 
 def script(n, **flags):

@@ -1,7 +1,9 @@
 """What all tests share: the six scripts, as modules and as the command lines people type."""
 
 import importlib.util
+import inspect
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,12 @@ def load(n):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def defaults(n):
+    """Return the keywords of script n's train() with their default values."""
+    parameters = inspect.signature(load(n).train).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def run(n, *flags, timeout=300, **options):
@@ -63,3 +71,14 @@ def one_thread():
 def scripts():
     """The six scripts as modules, by number."""
     return {n: load(n) for n in SCRIPTS}
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """Run script n in this process as `python script flags` does."""
+
+    def call(n, *flags):
+        monkeypatch.setattr(sys, "argv", [SCRIPTS[n].name, *map(str, flags)])
+        runpy.run_path(str(SCRIPTS[n]), run_name="__main__")
+
+    return call

@@ -17,7 +17,7 @@ import statistics
 import textwrap
 
 import exact
-from conftest import ROOT, SCRIPTS, load
+from conftest import ROOT, SCRIPTS, defaults, load
 
 README = ROOT / "README.md"
 PART = re.compile(r"(<!-- (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -211,11 +211,11 @@ def environments():
 
 def flags():
     """The table of flags and their defaults, from the scripts' signatures."""
-    defaults = {n: inspect.signature(load(n).train).parameters for n in SCRIPTS}
+    of = {n: defaults(n) for n in SCRIPTS}
     body = []
     for name, meaning in FLAGS.items():
-        have = [n for n in SCRIPTS if name in defaults[n]]
-        value = defaults[have[-1]][name].default
+        have = [n for n in SCRIPTS if name in of[n]]
+        value = of[have[-1]][name]
         if isinstance(value, tuple):
             value = " ".join(map(str, value))
         flag = "--env" if name == "env_name" else f"--{name}"

@@ -6,12 +6,11 @@ import select
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, load, on_all, rows, run
+from conftest import SCRIPTS, defaults, load, on_all, rows, run
 
 EPOCHS = 20
 # return that the last three epochs have to reach, see test_returns_rise
@@ -62,12 +61,12 @@ def test_output_format(n, env, runs):
 
 
 @on_all
-def test_fields_tell_of_what_happened(n, runs, scripts):
+def test_fields_tell_of_what_happened(n, runs):
     """On CartPole the return is the length, and steps counts as far as the longest episode.
 
     On Compass every episode is 10 steps long, so steps counts 10 num_envs an epoch.
     """
-    num_envs = signature(scripts[n].train).parameters["num_envs"].default
+    num_envs = defaults(n)["num_envs"]
     lines = rows(runs[n, "CartPole-v1"].stdout)
     taken = [b["steps"] - a["steps"] for a, b in pairwise([{"steps": 0}, *lines])]
     for row, new in zip(lines, taken, strict=True):

@@ -2,16 +2,14 @@
 
 import os
 import re
-import runpy
 import sys
-from inspect import signature
 from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import SCRIPTS, load, on_all, rows, run, same
+from conftest import SCRIPTS, defaults, on_all, rows, run, same
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, Sequence, Tuple
 
 NAN, INF = float("nan"), float("inf")
@@ -87,11 +85,6 @@ def refusal(scripts, monkeypatch):
 def alike(policy, other):
     """Tell whether two policies have the same weights to the bit."""
     return same(policy.state_dict(), other.state_dict())
-
-
-def defaults(n):
-    """Return the keyword arguments of script n with their defaults."""
-    return {k: p.default for k, p in signature(load(n).train).parameters.items()}
 
 
 # environments
@@ -276,9 +269,11 @@ def test_hidden_sizes_of_another_type(refusal, n):
 
 
 @on_all
-def test_a_seed_of_64_bits(refusal, n):
-    """The largest seed that PyTorch takes trains."""
+def test_the_last_good_values(refusal, n):
+    """The largest seed that PyTorch takes trains, and so do gamma 0 and 1."""
     assert refusal(n, seed=2**64 - 1) is None
+    for gamma in (0, 1) if n >= 3 else ():
+        assert refusal(n, gamma=gamma) is None
 
 
 @on_all
@@ -293,7 +288,7 @@ def test_a_value_of_another_type(refusal, n):
 
 
 @on_all
-def test_a_word_that_argparse_refuses(monkeypatch, capsys, n):
+def test_a_word_that_argparse_refuses(command_line, capsys, n):
     """argparse names each flag that got a word, a fraction, nothing, or is unknown."""
     numbers = {k: v for k, v in defaults(n).items() if type(v) in (int, float)}
     bad = [(f"--{flag}", "x") for flag in numbers] + [
@@ -302,9 +297,8 @@ def test_a_word_that_argparse_refuses(monkeypatch, capsys, n):
     bad += [(f"--{flag}", "1.5") for flag, x in numbers.items() if type(x) is int]
     bad += [("--hidden_sizes",), ("--hidden_sizes", "8", "x"), ("--no_such_flag",)]
     for words in bad:
-        monkeypatch.setattr(sys, "argv", [SCRIPTS[n].name, *words])
         with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(SCRIPTS[n]), run_name="__main__")
+            command_line(n, *words)
         printed = capsys.readouterr()
         assert stop.value.code == 2
         assert words[0] in printed.err.splitlines()[-1]
@@ -387,11 +381,11 @@ def test_render_shows_an_episode_per_epoch(scripts, toy, max_ep_len, shown, n):
 
 
 @on_all
-def test_render_without_pygame(scripts, monkeypatch, capsys, n):
+def test_render_without_pygame(command_line, monkeypatch, capsys, n):
     """Without pygame, --render stops before the first line and says what to install."""
     monkeypatch.setitem(sys.modules, "pygame", None)  # so that importing it fails
     with pytest.raises(gym.error.DependencyNotInstalled, match="pip install"):
-        scripts[n].train(render=True, **SMALL)
+        command_line(n, "--render", "--epochs", 1, "--num_envs", 1)
     assert capsys.readouterr().out == ""
 
 

@@ -189,14 +189,15 @@ def test_interrupted(n, path):
 
 @on_all
 @pytest.mark.parametrize("flag", ["lr", "vf_lr"])
+@pytest.mark.parametrize("size", [1e8, 1e30])
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_diverged_at_once(n, env, flag, path, capsys):
-    """A step size of 1e30: a sentence with epoch and flags, and the old file kept."""
+def test_diverged_at_once(n, env, size, flag, path, capsys):
+    """A step size of 1e8 or 1e30: a sentence with epoch and flags, and the old file kept."""
     if flag == "vf_lr" and n < 3:
         pytest.skip("there is no V before script 3")
     path.write_bytes(b"an earlier run's")
     with pytest.raises(AssertionError) as error:
-        load(n).train(env, epochs=3, save=str(path), **TINY, **{flag: 1e30})
+        load(n).train(env, epochs=3, save=str(path), **TINY, **{flag: size})
     named = ["epoch 0", "--lr"] + ["--vf_lr"] * (n >= 3)
     assert [words for words in named if words not in str(error.value)] == []
     assert "\n" not in str(error.value)
