@@ -15,6 +15,7 @@ import copy
 import csv
 import importlib.util
 import inspect
+import json
 import math
 import os
 import subprocess
@@ -88,6 +89,13 @@ def write(path, raw):
         for row in raw:
             floats = {k: f"{x:.7g}" for k, x in row.items() if isinstance(x, float)}
             out.writerow(row | floats)
+
+
+def record(folder, section):
+    """Note in defaults.json with which default flags a section was measured."""
+    path = folder / "defaults.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(found | {section: defaults(6)}, indent=1) + "\n")
 
 
 def groups(raw, *keys):
@@ -348,25 +356,28 @@ def break_(seeds, args):
     table(f"The policy step grows, {seeds} seeds", head, body)
 
 
+def command(line):
+    """Return a line of ENVIRONMENTS as what one types."""
+    n, *words = line.split()
+    return " ".join(["python", SCRIPTS[int(n)].name, "--env", *words])
+
+
 def environments(seeds, args):
     """What the settings in ENVIRONMENTS reach; environments.csv: for each run the mean
     return of its last 10 epochs (`tail`), and its steps and seconds in all."""
     jobs, raw = {}, []
     for seed, line in product(range(seeds), ENVIRONMENTS.strip().splitlines()):
-        n, *words = line.split()
-        path, words = SCRIPTS[int(n)], ["--env", *words]
-        command = " ".join(["python", path.name, *words])
-        jobs[command, seed] = [path, *words, f"--seed={seed}"]
-    for (command, seed), epochs, seconds, status in turns("environments", jobs):
-        run = {"command": command, "seed": seed, "tail": math.nan, "steps": math.nan}
+        jobs[command(line), seed] = [*command(line).split()[1:], f"--seed={seed}"]
+    for (typed, seed), epochs, seconds, status in turns("environments", jobs):
+        run = {"command": typed, "seed": seed, "tail": math.nan, "steps": math.nan}
         if not status:  # what a failed run reached says nothing
             run |= {"tail": summary(epochs, 1)["tail"], "steps": epochs[-1]["steps"]}
         raw.append(run | {"seconds": seconds, "status": status})
     write(args.out / "environments.csv", raw)
     body = []
-    for (command,), x in groups(raw, "command").items():
+    for (typed,), x in groups(raw, "command").items():
         took = spread(x["steps"]), spread(x["seconds"])
-        body.append([command, spread(x["tail"], 2), *took])
+        body.append([typed, spread(x["tail"], 2), *took])
     head = "command, last 10 epochs, steps, seconds"
     table(f"Other environments, {seeds} seeds", head, body)
 
@@ -395,6 +406,7 @@ def main():
     sections = dict(zip(names, sections, strict=True))
     for name in only:
         sections[name](min(args.seeds, most.get(name, args.seeds)), args)
+        record(args.out, name)
 
 
 if __name__ == "__main__":

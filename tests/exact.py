@@ -9,14 +9,17 @@ to theta (S, A), the logits of a tabular softmax policy, and point uphill.
 Run: python tests/exact.py
 """
 
+import inspect
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from conftest import load
+from conftest import SCRIPTS, load
 
 STATES, HORIZON = 3, 3
+# what main() tries: discounts, and episodes in a batch
+GAMMAS, BATCHES = (1.0, 0.99, 0.9, 0.5), (1, 2, 4, 8, 16, 32, 64)
 
 
 class Mdp(NamedTuple):
@@ -253,6 +256,35 @@ def mean_over_steps_of_two(scripts, mdp, theta):
     return total
 
 
+def reference(loss, order=1):
+    """Return the references' loss and gradient; with order 2, also the Hessian (4, 4).
+
+    The references call these numbers logits, but pass them as Categorical's first
+    argument, which is probs: unnormalised probabilities. Only so do the figures come out.
+    """
+    new = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    old = torch.tensor([2.3, 1, 1, 1], dtype=torch.float64)
+    act = torch.tensor([0])
+    logp, logp_old = (
+        torch.distributions.Categorical(x).log_prob(act) for x in (new, old)
+    )
+    value = loss(logp, logp_old, torch.ones_like(logp))
+    (grad,) = torch.autograd.grad(value, new, create_graph=True)
+    if order == 1:
+        return value.item(), grad.tolist()
+    rows = [torch.autograd.grad(g, new, retain_graph=True)[0] for g in grad]
+    return value.item(), grad.detach(), torch.stack(rows)
+
+
+def mutant(module, old, new):
+    """Return policy_loss made from its own source text with `old`, found once, replaced."""
+    source = inspect.getsource(module.policy_loss)
+    assert source.count(old) == 1, f"{old!r} is not once in {source}"
+    names = {"torch": torch}
+    exec(source.replace(old, new), names)  # noqa: S102 - the repository's own text
+    return names["policy_loss"]
+
+
 def row(name, *cells):
     """Print a line of a table: a name, then cells right-aligned in columns."""
     print(f"{name:<26}", *(f"{cell:>10}" for cell in cells), sep="")
@@ -260,7 +292,7 @@ def row(name, *cells):
 
 def main(seed=0, others=20):
     """Print the exact figures of one random process; `worst` is over `others` of them."""
-    scripts = {n: load(n) for n in range(1, 7)}
+    scripts = {n: load(n) for n in SCRIPTS}
     mdp, theta, theta_old = random_mdp(seed)
     true, count = true_gradient(mdp, theta), len(trajectories(mdp, theta)[2])
     print(f"{count} trajectories, |grad J| = {true.norm():.4f}\n")
@@ -281,7 +313,7 @@ def main(seed=0, others=20):
 
     print("\nno gamma^t: the expected estimate against the true gradient")
     row("", "gamma", "cosine", "length", "worst")
-    for gamma in (1.0, 0.99, 0.9, 0.5):
+    for gamma in GAMMAS:
         true, _, without = discounted(scripts, mdp, theta, gamma)
         runs = (discounted(scripts, *random_mdp(i)[:2], gamma) for i in range(others))
         worst = min(cosine(x, y) for x, _, y in runs)
@@ -296,7 +328,7 @@ def main(seed=0, others=20):
     print(f"mean length {mean:.3f}")
     print("mean over all steps of a batch: the expected estimate against grad J")
     row("", "episodes", "cosine", "length", "x mean", "worst")
-    for batch in (1, 2, 4, 8, 16, 32, 64):
+    for batch in BATCHES:
         pairs = [(x[0], mean_over_steps(*x[1:], batch)) for x in runs]
         cosines = [cosine(*pair) for pair in pairs]
         length = pairs[0][1].norm() / pairs[0][0].norm()

@@ -6,7 +6,8 @@
 Each mutation changes one place of one script in a copy of the repository, where the
 tests of behaviour then run up to the first failure. The exit status is the number of
 mutations that no test caught. The tests that compare texts (the ladder's diffs, the
-README's quotes) stay out: they would notice any change.
+README's quotes) stay out: they would notice any change. The unchanged copy goes first,
+for a test that fails anyway would pass for one that noticed.
 """
 
 import re
@@ -26,7 +27,12 @@ MUTATIONS = [
     (1, "sum for mean", "(logp * weights).mean()", "(logp * weights).sum()"),
     (1, "wrong axis", "rew.sum(0).expand_as", "rew.sum(1, keepdim=True).expand_as"),
     (1, "rewards not masked", "np.where(mask, rew, 0)", "rew"),
-    (1, "mask forgotten", "obs[mask], act[mask], ", "obs[mask], act[:1][mask[:1]], "),
+    (
+        1,
+        "mask forgotten",
+        "obs[mask], act[mask], rew.sum(0).expand_as(rew)[mask]",
+        "[x.flatten(0, 1) for x in (obs, act, rew.sum(0).expand_as(rew))]",
+    ),
     (1, "discarded steps kept", "act, rew, mask))", "act, rew, mask | True))"),
     (1, "networks not seeded", "torch.manual_seed(seed)", "torch.manual_seed(0)"),
     (1, "environments not seeded", "envs.reset(seed=seed)", "envs.reset()"),
@@ -49,7 +55,7 @@ MUTATIONS = [
     (3, "terminated for truncated", "done & ~terminated", "done & ~truncated"),
     (3, "max_ep_len never cuts", "done & ~terminated", "truncated & ~terminated"),
     (3, "no baseline", "adv = ret - value(obs).detach()", "adv = ret"),
-    (3, "baseline learns from pi", "ret - value(obs).detach()", "ret + value(obs)"),
+    (3, "baseline added", "ret - value(obs).detach()", "ret + value(obs)"),
     (
         4,
         "ratio upside down",
@@ -106,6 +112,32 @@ MUTATIONS = [
     (6, "divergence unnoticed", "norm < 1e6", "True or norm < 1e6"),
     (3, "std overflows", "[*params, policy(obs[:1]).entropy()]", "params"),
     (6, "watching draws", "torch.random.fork_rng()(rollout)", "rollout"),
+    (1, "last layer squashed", "*layers[:-1]", "*layers"),
+    (2, "ReLU for tanh", "nn.Tanh()", "nn.ReLU()"),
+    (4, "one std for all axes", "torch.zeros(act_space.shape)", "torch.zeros(1)"),
+    (3, "V of another size", "mlp(obs_dim, *hidden_sizes, 1)", "mlp(obs_dim, 16, 1)"),
+    (
+        2,
+        "lr doubled",
+        "Adam(policy.parameters(), lr)",
+        "Adam([*policy.parameters()], 2 * lr)",
+    ),
+    (
+        5,
+        "vf_lr halved",
+        "Adam(value.parameters(), vf_lr)",
+        "Adam(value.parameters(), vf_lr / 2)",
+    ),
+    (
+        1,
+        "device forgotten",
+        "(torch.as_tensor(obs, device=device))",
+        "(torch.as_tensor(obs))",
+    ),
+    (6, "V stays on the CPU", "nn.Flatten(0)).to(device)", "nn.Flatten(0))"),
+    (5, "only infinities diverge", "norm < 1e6", "norm.isfinite()"),
+    (2, "--render ignored", 'action="store_true"', 'action="store_false"'),
+    (3, "gamma 0 refused", "0 <= gamma", "0 < gamma"),
 ]
 
 
@@ -137,6 +169,8 @@ def caught(n, old, new):
 def main():
     """Try the mutations and print what became of each."""
     chosen = [int(x) for x in sys.argv[1:]] or range(len(MUTATIONS))
+    if failed := caught(1, "import os\n", "import os\n"):
+        sys.exit(f"{failed} fails on the scripts as they are")
     survivors = 0
     for i in chosen:
         n, name, old, new = MUTATIONS[i]

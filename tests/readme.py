@@ -255,6 +255,29 @@ def variance():
     return table(["weight", "script", "variance of the gradient estimate"], body)
 
 
+def post():
+    """The figures of the post that the project grew from, from ``exact.reference``."""
+    right = [load(n).policy_loss for n in (4, 5)]
+    wrong = exact.mutant(load(5), ".detach()", "")
+    losses = {
+        "`-(ratio * adv)` (script 4)": right[0],
+        "`-(ratio.detach() * logp * adv)` (script 5)": right[1],
+        "`-(ratio * logp * adv)`, no detach": wrong,
+    }
+    body = []
+    for name, loss in losses.items():
+        value, grad = exact.reference(loss)
+        numbers = ", ".join(f"{x:.4f}" for x in grad)
+        body.append(
+            [name, f"{value:.4f}", f"({numbers})" + ", wrong" * (loss is wrong)]
+        )
+    return table(["loss", "value", "gradient with respect to the new scores"], body)
+
+
+PARTS = {"rungs", "quote", "diff", "post", "variance", "speed", "steadiness", "limit"}
+PARTS |= {"cost", "environments", "flags"}
+
+
 def fresh(text):
     """Return ``text`` with every marked part written anew."""
 

@@ -1,9 +1,10 @@
 """The scripts' estimates, their expectations exact, against the policy gradient theorem."""
 
+from itertools import product
+
 import exact
 import pytest
 import torch
-from conftest import load
 
 PROCESSES = [(seed, actions) for seed in range(5) for actions in (2, 3)]
 MANY = [(seed, actions) for seed in range(20) for actions in (2, 3)]
@@ -211,7 +212,7 @@ def test_mean_over_steps_is_biased_less_in_a_large_batch(scripts, process):
     assert close(grads.sum(0), true)
     mean = exact.expectation(chance, torch.arange(1.0, exact.HORIZON + 1).double())
     off = []
-    for batch in (1, 2, 4, 8, 16, 32, 64):
+    for batch in exact.BATCHES:
         grad = mean * exact.mean_over_steps(chance, grads, batch)
         off.append(((grad - true).norm() / true.norm()).item())
     assert off == sorted(off, reverse=True)
@@ -227,14 +228,16 @@ def test_mean_over_steps_of_two_episodes_is_enumerated(scripts, seed):
     assert close(pairs, exact.mean_over_steps(*exact.by_length(scripts, mdp, theta), 2))
 
 
-def test_main_prints_its_tables(capsys):
+def test_main_prints_its_tables(capsys, scripts):
     """`python tests/exact.py` prints a line per weight, loss, gamma and batch size."""
     exact.main(others=1)
-    lines = capsys.readouterr().out.splitlines()
-    obs, _, _ = exact.trajectories(*exact.random_mdp(0)[:2])
-    assert lines[0].startswith(f"{len(obs)} trajectories")
-    for name in exact.on_policy(
-        {n: load(n) for n in (1, 2, 3)}, *exact.random_mdp(0)[:2]
-    ):
-        assert any(line.startswith(name) for line in lines)
-    assert len(lines) > 25
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    process = exact.random_mdp(0)
+    obs, _, _ = exact.trajectories(*process[:2])
+    assert rows[0][:2] == [str(len(obs)), "trajectories,"]
+    for name, (n, *_) in exact.on_policy(scripts, *process[:2]).items():
+        assert any(row[:-2] == [*name.split(), str(n)] for row in rows)
+    for weight, n in product(("reward-to-go - V_t(s)", "A_t(s, a)"), (4, 5, 6)):
+        assert any(row[:-2] == [*weight.split(), str(n)] for row in rows)
+    first = [row[0] for row in rows if row]
+    assert all(str(x) in first for x in (*exact.GAMMAS, *exact.BATCHES))

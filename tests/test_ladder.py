@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT, SCRIPTS, defaults, on_all
+from mutate import MUTATIONS
 from readme import changes
 
 CAPS = {(1, 2): 8, (2, 3): 40, (3, 4): 22, (4, 6): 10}
@@ -137,3 +138,12 @@ def test_shared_definitions_stand_in_the_same_order():
 def test_shared_definitions_are_copies(name):
     """Optimizer, network and policy are the same to the letter in all six."""
     assert len({definitions(n)[name] for n in SCRIPTS}) == 1
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda x: f"{x[0]} {x[1]}")
+def test_a_mutation_is_up_to_date(mutation):
+    """What `mutate.py` replaces is in the script once, and what it makes is Python."""
+    n, _, old, new = mutation
+    source = SCRIPTS[n].read_text()
+    assert source.count(old) == 1
+    assert ast.dump(ast.parse(source.replace(old, new))) != ast.dump(ast.parse(source))

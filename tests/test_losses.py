@@ -11,6 +11,7 @@ import gymnasium as gym
 import pytest
 import torch
 from conftest import SCRIPTS, on_all, same_bits
+from exact import mutant, reference
 
 EPS = 0.2
 DTYPES = [torch.float32, torch.float64]
@@ -48,15 +49,6 @@ def differ(loss, other, batches, equal=same_bits):
     pairs = [(gradient(loss, *x), gradient(other, *x)) for x in batches]
     assert pairs
     return sum(not equal(x, y) for x, y in pairs)
-
-
-def mutant(module, old, new):
-    """Return policy_loss made from its own source text with `old`, found once, replaced."""
-    source = inspect.getsource(module.policy_loss)
-    assert source.count(old) == 1, f"{old!r} is not once in {source}"
-    names = {"torch": torch}
-    exec(source.replace(old, new), names)  # noqa: S102 - the repository's own text
-    return names["policy_loss"]
 
 
 def losses(scripts, clip_ratio=EPS):
@@ -101,26 +93,6 @@ def same(xs, ys):
 
 
 # The references' figures
-
-
-def reference(loss, order=1):
-    """Return the references' loss and gradient; with order 2, also the Hessian (4, 4).
-
-    The references call these numbers logits, but pass them as Categorical's first
-    argument, which is probs: unnormalised probabilities. Only so do the figures come out.
-    """
-    new = torch.ones(4, dtype=torch.float64, requires_grad=True)
-    old = torch.tensor([2.3, 1, 1, 1], dtype=torch.float64)
-    act = torch.tensor([0])
-    logp, logp_old = (
-        torch.distributions.Categorical(x).log_prob(act) for x in (new, old)
-    )
-    value = loss(logp, logp_old, torch.ones_like(logp))
-    (grad,) = torch.autograd.grad(value, new, create_graph=True)
-    if order == 1:
-        return value.item(), grad.tolist()
-    rows = [torch.autograd.grad(g, new, retain_graph=True)[0] for g in grad]
-    return value.item(), grad.detach(), torch.stack(rows)
 
 
 def test_reference_figures(scripts):

@@ -9,10 +9,28 @@ import sys
 import pytest
 import readme
 import torch
-from conftest import ROOT, SCRIPTS, run
+from conftest import ROOT, SCRIPTS, defaults, on_all, run
 
 TEXT = readme.README.read_text()
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+# regular expressions: the signs of the page and of the docstrings, in this order, as the
+# names and operators that compute() knows
+SIGNS = {
+    r"\\[bB]ig|\\,|\\ |\\sum_t \\nabla ": "",
+    r"\\mathrm\{clip\}": "clip",
+    r"\\pi_\{old\}": "pi_old",
+    r"\\pi_\\theta": "pi",
+    r"\\(pi|tau|log|min|mid|epsilon|gamma)\b": r"\1",
+    r" mid ": "|",
+    r"\\frac\{(.*?)\}\{(.*?)\}": r"(\1) / (\2)",
+    r"log pi\(a_t\|s_t\)": "logp",
+    r"(pi|pi_old)\(a_t\|s_t\)": r"\1",
+    r"R\(tau\)": "ret",
+    r"V\(s_t\)": "value",
+    r"R_\{t ?\+ ?1\}": "ret[1:]",
+    r"\b(r|R|A|rew)_t\b": r"\1",
+    r"(?<=[\w)]) +(?=[a-zA-Z(])": " * ",
+}
 COMMANDS = sorted(set(re.findall(r"python [1-6]_\w+\.py[^`|&\n]*", TEXT)))
 
 
@@ -23,10 +41,46 @@ def snippet(word):
     return found[0]
 
 
+def compute(formula, names):
+    """Return the value of a formula of the page or of a docstring."""
+    for sign, name in SIGNS.items():
+        formula = re.sub(sign, name, formula)
+    known = {"min": torch.min, "clip": torch.clamp, "detach": torch.Tensor.detach}
+    return eval(formula, known | names)
+
+
 def test_quotes_diffs_and_tables_are_fresh():
     """`python tests/readme.py` would change nothing."""
     assert readme.PART.search(TEXT)
     assert readme.fresh(TEXT) == TEXT
+
+
+def test_no_part_is_missing():
+    """Every kind of part that readme.py writes is there, each rung's diff, and no diff else."""
+    parts = [(match[2] + match[3]).split() for match in readme.PART.finditer(TEXT)]
+    assert [x for x in parts if x[0] == "diff"] == [
+        ["diff", *pair] for pair in ("12", "23", "34", "45", "46")
+    ]
+    assert {name for name, *_ in parts} == readme.PARTS
+    assert "```diff" not in readme.PART.sub("", TEXT)
+
+
+def test_counts_in_the_captions():
+    """Solved is told of as many epochs and episodes as the default --num_envs makes it."""
+    num_envs = defaults(6)["num_envs"]
+    epochs = -(-100 // num_envs)
+    told = re.findall(r"last (\w+) epochs, (\d+) episodes", TEXT)
+    words = ["no", "one", "two", "three", "four", "five"]
+    assert {*told} == {(words[epochs], str(epochs * num_envs))}
+
+
+def test_quotes_within_a_line_are_fresh():
+    """What the page quotes within a line of text as an update is a line of a script."""
+    lines = {line.strip() for n in SCRIPTS for line in readme.code_lines(n)}
+    quoted = re.findall(r"`([^`\n]+ \+= [^`\n]+)`", TEXT)
+    assert quoted
+    for line in quoted:
+        assert any(code.startswith(line) for code in lines), line
 
 
 def test_a_stale_part_is_noticed():
@@ -113,3 +167,51 @@ def test_log_form_of_the_clip_is_6(scripts):
     (theirs,) = torch.autograd.grad(loss, logp)
     assert theirs.eq(0).any()
     assert torch.equal(ours, theirs)
+
+
+@on_all
+def test_equations_are_the_losses(scripts, n):
+    """The docstring's loss, and the page's where it shows one, is policy_loss, slope and all."""
+    batch = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)).double()
+    logp, old, adv, ret, value = (x.clone().requires_grad_() for x in batch)
+    names = {
+        "logp": logp,
+        "ret": ret,
+        "R": ret,
+        "A": adv,
+        "value": value,
+        "epsilon": 0.2,
+    }
+    names |= {"pi": logp.exp(), "pi_old": old.exp(), "r": (logp - old).exp()}
+    names["clip_ratio"] = 0.2
+    text = re.search(r"^    loss = -mean of (.*)", scripts[n].__doc__, re.MULTILINE)[1]
+    formula, *definitions = re.split(r",\s+(?=\S+ = )", text)
+    for name, meaning in (x.split(" = ") for x in definitions if x[0] != "R"):
+        names[name.removesuffix("_t")] = compute(meaning, names)
+    args = [logp, old, adv, 0.2][: 3 if n < 6 else 4] if n > 3 else [logp, ret]
+    args = [logp, ret - value] if n == 3 else args
+    formulas = [formula]
+    if n in (1, 4, 6):
+        section = TEXT.split(f"### {n}. ")[1]
+        expectation = r"\\mathbb\{E\}(?:_\{\S*( \S+ \S+)?\})?\\[bB]ig\[(.*)\\[bB]ig\]"
+        (formula,) = re.findall(rf"\$\$.* = {expectation}\$\$", section.split("###")[0])
+        formulas.append(formula[1])
+    losses = [-compute(formula, names).mean() for formula in formulas]
+    losses.append(scripts[n].policy_loss(*args))
+    slopes = [torch.autograd.grad(x, logp, retain_graph=True)[0] for x in losses]
+    for loss, slope in zip(losses, slopes, strict=True):
+        torch.testing.assert_close((loss, slope), (losses[-1], slopes[-1]))
+
+
+def test_equations_are_the_rewards_to_go(scripts):
+    """The page's sum in rung 2, and rung 3's recursion in docstring and page, are the code."""
+    rew = torch.randn(9, 1, generator=torch.Generator().manual_seed(0)).double()
+    (sign,) = re.findall(r"\$\$R_t = \\sum_\{t' (\S+) t\} r_\{t'\}\$\$", TEXT)
+    counts = {r"\ge": torch.triu, r"\le": torch.tril}[sign](torch.ones(9, 9).double())
+    torch.testing.assert_close(counts @ rew, scripts[2].reward_to_go(rew))
+    ret, gamma = scripts[3].reward_to_go(rew, 0.9), 0.9
+    page = re.search(r"discounts, \$R_t = (.*?)\$", TEXT)[1]
+    doc = re.search(r"R_t = (rew_t.*)", scripts[3].__doc__)[1]
+    names = {"rew": rew[:-1], "r": rew[:-1], "ret": ret, "gamma": gamma}
+    for formula in (page, doc):
+        torch.testing.assert_close(compute(formula, names), ret[:-1])
