@@ -27,7 +27,7 @@ from statistics import mean, median
 
 import gymnasium as gym
 import torch
-from conftest import ROOT, SCRIPTS, defaults, load, rows
+from conftest import ROOT, SCRIPTS, defaults, groups, load, rows
 
 BARE, SB3 = "import torch, gymnasium", "sb3"
 SOLVED = 475  # mean return of the last 100 training episodes
@@ -96,16 +96,6 @@ def record(folder, section):
     path = folder / "defaults.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(found | {section: defaults(6)}, indent=1) + "\n")
-
-
-def groups(raw, *keys):
-    """Return {values of the keys: {column: list of its values}}, in their order."""
-    found = {}
-    for row in raw:
-        group = found.setdefault(tuple(row[key] for key in keys), {})
-        for key, x in row.items():
-            group.setdefault(key, []).append(x)
-    return found
 
 
 def spread(values, digits=0):

@@ -1,11 +1,13 @@
 """What all tests share: the six scripts, as modules and as the command lines people type."""
 
+import csv
 import importlib.util
 import inspect
 import os
 import runpy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,11 @@ def load(n):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_all():
+    """Return the six scripts as fresh module objects, by number."""
+    return {n: load(n) for n in SCRIPTS}
 
 
 def defaults(n):
@@ -48,6 +55,36 @@ def rows(stdout):
     return [{name.strip(): float(x) for name, x in line} for line in fields]
 
 
+def groups(raw, *keys):
+    """Return {values of the keys: {column: list of its values}}, in their order."""
+    found = {}
+    for row in raw:
+        group = found.setdefault(tuple(row[key] for key in keys), {})
+        for key, x in row.items():
+            group.setdefault(key, []).append(x)
+    return found
+
+
+def read(path, *keys):
+    """Return the rows of a CSV file in groups(); numbers are floats, NaN for no cell."""
+
+    def number(x):
+        try:
+            return float(x or "nan")
+        except ValueError:
+            return x
+
+    with path.open() as file:
+        raw = [{k: number(x) for k, x in row.items()} for row in csv.DictReader(file)]
+    return groups(raw, *keys)
+
+
+def two_at_a_time(job, keys):
+    """Return {key: job(*key)} of jobs that run in processes of their own."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(keys, pool.map(lambda key: job(*key), keys), strict=True))
+
+
 def same_bits(x, y):
     """Tell whether two tensors are equal in dtype, shape and every bit, -0.0 not 0.0."""
     x, y = (tensor.detach().cpu().numpy() for tensor in (x, y))
@@ -70,7 +107,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def scripts():
     """The six scripts as modules, by number."""
-    return {n: load(n) for n in SCRIPTS}
+    return load_all()
 
 
 @pytest.fixture

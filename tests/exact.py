@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from conftest import SCRIPTS, load
+from conftest import load_all
 
 STATES, HORIZON = 3, 3
 # what main() tries: discounts, and episodes in a batch
@@ -292,7 +292,7 @@ def row(name, *cells):
 
 def main(seed=0, others=20):
     """Print the exact figures of one random process; `worst` is over `others` of them."""
-    scripts = {n: load(n) for n in SCRIPTS}
+    scripts = load_all()
     mdp, theta, theta_old = random_mdp(seed)
     true, count = true_gradient(mdp, theta), len(trajectories(mdp, theta)[2])
     print(f"{count} trajectories, |grad J| = {true.norm():.4f}\n")

@@ -8,13 +8,12 @@ and dark pages, and stay the same byte for byte as long as the data do.
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import exact
 import matplotlib as mpl
 import numpy as np
-from conftest import ROOT, SCRIPTS, load
+from conftest import ROOT, SCRIPTS, load_all, read
 from matplotlib import pyplot as plt
 
 GREY, BLUE, ORANGE = "#848d97", "#2f81f7", "#db6d28"
@@ -33,17 +32,6 @@ STYLE = {
 }
 GREYS = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor")
 STYLE |= dict.fromkeys((*GREYS, "xtick.color", "ytick.color", "grid.color"), GREY)
-
-
-def read(path, *keys):
-    """Return {values of the keys: {column: array}} of a CSV file."""
-    groups = {}
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            group = groups.setdefault(tuple(row.pop(key) for key in keys), {})
-            for column, x in row.items():
-                group.setdefault(column, []).append(float(x or "nan"))
-    return {key: {c: np.array(x) for c, x in g.items()} for key, g in groups.items()}
 
 
 def curves(folder):
@@ -72,8 +60,7 @@ def curves(folder):
 
 def variance(_):
     """Exact variance of one trajectory's gradient estimate, a bar for each weight."""
-    scripts = {n: load(n) for n in SCRIPTS}
-    table = exact.on_policy(scripts, *exact.random_mdp(seed=0)[:2])
+    table = exact.on_policy(load_all(), *exact.random_mdp(seed=0)[:2])
     # an arbitrary baseline can have any variance: it is in that table for its bias
     found = {name: x for name, (_, _, x) in table.items() if not name.endswith(" b(s)")}
     figure, ax = plt.subplots(figsize=(7, 0.4 * len(found) + 0.6))
@@ -93,7 +80,7 @@ def break_(folder):
     run that diverged.
     """
     runs = read(folder / "break.csv", "script", "lr", "train_pi_iters")
-    lrs = sorted({float(lr) for _, lr, _ in runs})
+    lrs = sorted({lr for _, lr, _ in runs})
     figure, axes = plt.subplots(1, len(lrs), figsize=(9, 3.2), sharey=True)
     for (n, colour, shift), (ax, lr) in (
         (style, panel)
@@ -102,9 +89,9 @@ def break_(folder):
     ):
         name = SCRIPTS[n].name
         cells = {
-            int(iters): run
+            int(iters): {c: np.array(run[c]) for c in ("tail", "status")}
             for (script, rate, iters), run in runs.items()
-            if script == name and float(rate) == lr
+            if script == name and rate == lr
         }
         means = [np.mean(run["tail"]) for run in cells.values()]
         ax.plot(list(cells), means, color=colour, label=name)

@@ -7,7 +7,6 @@ function of that name below. ``test_readme.py`` fails when a part has gone stale
 """
 
 import ast
-import csv
 import difflib
 import inspect
 import math
@@ -17,7 +16,7 @@ import statistics
 import textwrap
 
 import exact
-from conftest import ROOT, SCRIPTS, defaults, load
+from conftest import ROOT, SCRIPTS, defaults, load, load_all, read
 
 README = ROOT / "README.md"
 PART = re.compile(r"(<!-- (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -81,21 +80,9 @@ def table(head, body):
 
 
 def measured(name, key):
-    """The rows of the benchmark's CSV of that name: {value of ``key``: {column: list}}.
-
-    Numbers are floats, and NaN where a cell is empty; inf means never.
-    """
-    found = {}
-    with (ROOT / f"tests/figures/{name}.csv").open() as file:
-        for row in csv.DictReader(file):
-            columns = found.setdefault(row.pop(key), {})
-            for column, x in row.items():
-                try:
-                    x = float(x or "nan")
-                except ValueError:
-                    pass  # a word
-                columns.setdefault(column, []).append(x)
-    return found
+    """The rows of the benchmark's CSV of that name: {value of ``key``: {column: list}}."""
+    found = read(ROOT / f"tests/figures/{name}.csv", key)
+    return {value: columns for (value,), columns in found.items()}
 
 
 def rungs():
@@ -247,7 +234,7 @@ FLAGS = {
 def variance():
     """The exact variance of the gradient estimate per weight, from ``tests/exact.py``."""
     mdp, theta, _ = exact.random_mdp(0)
-    found = exact.on_policy({n: load(n) for n in SCRIPTS}, mdp, theta)
+    found = exact.on_policy(load_all(), mdp, theta)
     body = [
         [f"`{name}`", "" if name[0] in "QA" or " b(s)" in name else n, f"{var:.3f}"]
         for name, (n, _, var) in found.items()

@@ -5,12 +5,11 @@ import re
 import select
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, defaults, load, on_all, rows, run
+from conftest import SCRIPTS, defaults, on_all, rows, run, two_at_a_time
 
 EPOCHS = 20
 # return that the last three epochs have to reach, see test_returns_rise
@@ -31,8 +30,7 @@ def runs():
     def job(n, env):
         return run(n, "--env", env, "--epochs", EPOCHS, env=os.environ | ENV)
 
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(jobs, pool.map(lambda x: job(*x), jobs)))
+    return two_at_a_time(job, jobs)
 
 
 @pytest.mark.parametrize("env", THRESHOLD)
@@ -76,27 +74,6 @@ def test_fields_tell_of_what_happened(n, runs):
     total = [10 * num_envs * (i + 1) for i in range(EPOCHS)]
     assert [row["steps"] for row in lines] == total
     assert {row["ep_len"] for row in lines} == {10}
-
-
-@on_all
-def test_steps_count_every_environment_step(n, capsys, monkeypatch):
-    """steps is vector steps times environments, those after an episode's end included."""
-    module, taken = load(n), []
-    make_vec = module.gym.make_vec
-
-    def counted(*args):
-        envs = make_vec(*args)
-        step = envs.step
-        envs.step = lambda act: (taken.append(len(act)), step(act))[1]
-        return envs
-
-    monkeypatch.setattr(module.gym, "make_vec", counted)
-    totals = []
-    rollout = module.rollout
-    module.rollout = lambda *args: (rollout(*args), totals.append(sum(taken)))[0]
-    module.train(epochs=3, num_envs=5)
-    steps = [row["steps"] for row in rows(capsys.readouterr().out)]
-    assert steps == totals and len(steps) == 3
 
 
 @on_all

@@ -1,10 +1,8 @@
 """Trained policies, equal in every bit where the mathematics says that they are equal."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
-from conftest import SCRIPTS, defaults, load, on_all, run, same
+from conftest import SCRIPTS, defaults, load, on_all, run, same, two_at_a_time
 
 # enough epochs that ratios leave the clip interval, see test_ratios_leave_the_interval
 SETTINGS = {
@@ -23,17 +21,15 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policies")
     jobs = [(env, job) for env in SETTINGS for job in JOBS]
 
-    def train(name, env, job):
-        n, *flags = job
+    def train(env, job):
+        (n, *flags), path = job, folder / f"{jobs.index((env, job))}.pt"
         for flag, x in SETTINGS[env].items():
             flags += [f"--{flag}", x]
-        result = run(n, "--env", env, *flags, "--save", folder / name)
+        result = run(n, "--env", env, *flags, "--save", path)
         assert result.returncode == 0, result.stderr
-        return result.stdout, torch.load(folder / name, weights_only=True)
+        return result.stdout, torch.load(path, weights_only=True)
 
-    with ThreadPoolExecutor(2) as pool:
-        names = [f"{i}.pt" for i in range(len(jobs))]
-        return dict(zip(jobs, pool.map(lambda x: train(x[0], *x[1]), zip(names, jobs))))
+    return two_at_a_time(train, jobs)
 
 
 @on_both
@@ -101,16 +97,3 @@ def test_another_seed_another_run(n, env, runs):
     """The seed reaches what it should: another gives other weights."""
     policy = load(n).train(env, **SETTINGS[env] | {"seed": 4})
     assert not same(policy.state_dict(), runs[env, (n,)][1])
-
-
-@on_both
-@on_all
-def test_a_policy_gives_a_distribution(n, env):
-    """policy(obs) has one log-prob per observation, whatever the shape of an action."""
-    policy = load(n).train(env, epochs=1, num_envs=2, max_ep_len=10)
-    assert isinstance(policy, torch.nn.Module)
-    pi = policy(torch.zeros(7, {"CartPole-v1": 4, "Pendulum-v1": 3}[env]))
-    assert isinstance(pi, torch.distributions.Distribution)
-    act = pi.sample()
-    assert act.shape == {"CartPole-v1": (7,), "Pendulum-v1": (7, 1)}[env]
-    assert pi.log_prob(act).shape == (7,)

@@ -106,12 +106,14 @@ def test_an_environment_trains(scripts, capsys, env, n):
         if env.startswith(name):
             pytest.importorskip(module)
     policy = scripts[n].train(env, **SMALL)
+    assert isinstance(policy, torch.nn.Module)
     printed = rows(capsys.readouterr().out)
     assert [row["epoch"] for row in printed] == [0, 1]
     assert all(np.isfinite([*row.values()]).all() for row in printed)
     assert all(1 <= row["ep_len"] <= SMALL["max_ep_len"] for row in printed)
     one = gym.make(env)
     pi = policy(torch.zeros(5, gym.spaces.flatdim(one.observation_space)))
+    assert isinstance(pi, torch.distributions.Distribution)
     act = pi.sample()
     assert act.shape == (5, *one.action_space.shape)
     assert pi.log_prob(act).shape == (5,)

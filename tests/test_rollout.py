@@ -243,24 +243,6 @@ def test_observations_are_flattened_as_gymnasium_does(n, space):
             assert torch.equal(epoch.batch["next_obs"][:, i], flat[1:])
 
 
-def test_reward_to_go_of_2(scripts):
-    """R_t is the sum of the rewards from t on, exactly for whole numbers."""
-    rew = torch.tensor([[1.0, 10.0], [2.0, -20.0], [4.0, 0.0]])
-    to_go = torch.tensor([[7.0, -10.0], [6.0, -20.0], [4.0, 0.0]])
-    assert torch.equal(scripts[2].reward_to_go(rew), to_go)
-    assert torch.equal(scripts[2].reward_to_go(rew[:1]), rew[:1])
-
-
-@from_3
-def test_reward_to_go_with_gamma(n, scripts):
-    """R_t = r_t + gamma R_{t+1}, exactly where the numbers allow; gamma 0 and 1 too."""
-    rew = torch.tensor([[1.0, 10.0], [2.0, -20.0], [4.0, 0.0]])
-    to_go = torch.tensor([[3.0, 0.0], [4.0, -20.0], [4.0, 0.0]])
-    assert torch.equal(scripts[n].reward_to_go(rew, 0.5), to_go)
-    assert torch.equal(scripts[n].reward_to_go(rew, 0.0), rew)
-    assert torch.equal(scripts[n].reward_to_go(rew, 1.0), scripts[2].reward_to_go(rew))
-
-
 @on_kinds
 @pytest.mark.parametrize("n", [1, 2])
 def test_weights_of_1_and_2(n, kind):
