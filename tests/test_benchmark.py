@@ -44,7 +44,9 @@ def test_spread():
     assert spread([math.nan]) == ""
 
 
-@pytest.mark.parametrize("section", ["curves", "limit", "scale", "break"])
+@pytest.mark.parametrize(
+    "section", ["curves", "limit", "scale", "break", "environments"]
+)
 def test_measured_with_the_defaults_of_today(section):
     """A changed default makes the figures those of other scripts: measure them again."""
     measured = json.loads((DATA / "defaults.json").read_text())[section]

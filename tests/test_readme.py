@@ -75,7 +75,7 @@ def test_counts_in_the_captions():
 
 
 def test_quotes_within_a_line_are_fresh():
-    """What the page quotes within a line of text as an update is a line of a script."""
+    """What the page quotes within a line of text as an update begins a line of a script."""
     lines = {line.strip() for n in SCRIPTS for line in readme.code_lines(n)}
     quoted = re.findall(r"`([^`\n]+ \+= [^`\n]+)`", TEXT)
     assert quoted
@@ -174,16 +174,9 @@ def test_equations_are_the_losses(scripts, n):
     """The docstring's loss, and the page's where it shows one, is policy_loss, slope and all."""
     batch = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)).double()
     logp, old, adv, ret, value = (x.clone().requires_grad_() for x in batch)
-    names = {
-        "logp": logp,
-        "ret": ret,
-        "R": ret,
-        "A": adv,
-        "value": value,
-        "epsilon": 0.2,
-    }
+    names = {"logp": logp, "ret": ret, "R": ret, "A": adv, "value": value}
     names |= {"pi": logp.exp(), "pi_old": old.exp(), "r": (logp - old).exp()}
-    names["clip_ratio"] = 0.2
+    names |= {"epsilon": 0.2, "clip_ratio": 0.2}
     text = re.search(r"^    loss = -mean of (.*)", scripts[n].__doc__, re.MULTILINE)[1]
     formula, *definitions = re.split(r",\s+(?=\S+ = )", text)
     for name, meaning in (x.split(" = ") for x in definitions if x[0] != "R"):
@@ -209,6 +202,7 @@ def test_equations_are_the_rewards_to_go(scripts):
     (sign,) = re.findall(r"\$\$R_t = \\sum_\{t' (\S+) t\} r_\{t'\}\$\$", TEXT)
     counts = {r"\ge": torch.triu, r"\le": torch.tril}[sign](torch.ones(9, 9).double())
     torch.testing.assert_close(counts @ rew, scripts[2].reward_to_go(rew))
+    assert "R_t = rew_t + ... + rew_{T-1}" in scripts[2].__doc__  # the same in words
     ret, gamma = scripts[3].reward_to_go(rew, 0.9), 0.9
     page = re.search(r"discounts, \$R_t = (.*?)\$", TEXT)[1]
     doc = re.search(r"R_t = (rew_t.*)", scripts[3].__doc__)[1]
