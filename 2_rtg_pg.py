@@ -56,7 +56,7 @@ def rollout(envs, policy, max_ep_len, device):
         envs = gym.wrappers.vector.FlattenObservation(envs)
     obs = envs.reset()[0].astype(np.float32).reshape(envs.num_envs, -1)
     steps, mask = [], np.ones(envs.num_envs, dtype=bool)
-    while mask.any():
+    while mask.any():  # those that are done play on, masked, until all are
         act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
         next_obs, rew, terminated, truncated, _ = envs.step(act)
         next_obs = next_obs.astype(np.float32).reshape(obs.shape)
@@ -112,7 +112,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.06, epochs: 
         policy.zero_grad()
         loss.backward()
         pi_optimizer.step()
-        # save, then report; a run killed at any moment leaves the old file or the new
+        # stop if diverged, save (a kill leaves the old file or the new), then report
         norm = sum(p.norm() for p in [*params, policy(obs[:1]).entropy()])  # std too
         assert norm < 1e6, f"epoch {epoch} diverged: lower --lr"
         if save:

@@ -26,7 +26,7 @@ IDEAS = {
     3: "subtract a learned V(s), which also bootstraps cut episodes; discount rewards",
     4: "reuse the batch for several steps, reweighted by r",
     5: "the same gradient with the log written back",
-    6: "stop pushing once r leaves [1 - eps, 1 + eps]",
+    6: "stop pushing r further out of [1 - eps, 1 + eps]",
 }
 
 
@@ -213,12 +213,12 @@ def flags():
 
 
 FLAGS = {
-    "env_name": "Gymnasium id, or `module:id` of your own; also `--env_name`, `train(env_name=)`",
+    "env_name": "Gymnasium id, or `module:id` of your own (see below); also `--env_name`, `train(env_name=)`",
     "hidden_sizes": "units of each hidden layer, as in `--hidden_sizes 64 64`",
     "lr": "step size of the policy",
     "epochs": "rounds of play and update",
     "num_envs": "environments side by side; each plays one whole episode per epoch",
-    "render": "watch one more episode per epoch in a window (needs a display)",
+    "render": "watch one more episode per epoch in a window, in real time; needs a display",
     "seed": "seeds torch and the environments",
     "max_ep_len": "cut any episode here; the environment's own limit still holds",
     "device": "`cpu`, `cuda`, `cuda:1`, ...",
@@ -227,7 +227,7 @@ FLAGS = {
     "vf_lr": "step size of V",
     "train_v_iters": "steps of V per epoch",
     "train_pi_iters": "steps of the policy per epoch",
-    "clip_ratio": "eps: no more push once the ratio is this far from 1",
+    "clip_ratio": "eps: no push further out once the ratio is this far from 1",
 }
 
 

@@ -65,7 +65,7 @@ def log_clip_loss(logp, logp_old, adv, clip_ratio=EPS):
     """Script 6 with the log written back: the mask that min and clip come to."""
     ratio = torch.exp(logp - logp_old)
     keep = (adv > 0) & (ratio <= 1 + clip_ratio) | (adv < 0) & (ratio >= 1 - clip_ratio)
-    return -(torch.where(keep | (adv == 0), ratio.detach(), 0) * logp * adv).mean()
+    return -(torch.where(keep, ratio.detach(), 0) * logp * adv).mean()
 
 
 def through_policy(scripts, n, space, old_seed, clip_ratio=EPS):
@@ -231,15 +231,14 @@ def test_6_has_a_log_form_where_the_ratio_overflows(scripts):
 
     With adv > 0 the clip hides the infinity: the loss is finite, but its gradient is
     0 * inf. With adv < 0 nothing is clipped, and both forms give the same infinity. With
-    adv 0, inf * 0 is NaN in both, as the mask here keeps adv 0; a mask that does not,
-    which changes no other gradient, would give 0 there too.
+    adv 0, 6 is inf * 0, NaN again, and the mask, which drops adv 0, gives 0 again.
     """
     six = losses(scripts)[6]
     logp, old = torch.tensor([89.0]), torch.zeros(1)
     for adv, value, grad, masked in (
         (1.0, -1.2, math.nan, 0.0),
         (-1.0, math.inf, math.inf, math.inf),
-        (0.0, math.nan, math.nan, math.nan),
+        (0.0, math.nan, math.nan, 0.0),
     ):
         batch = logp, old, torch.tensor([adv])
         assert six(*batch).item() == pytest.approx(value, nan_ok=True)

@@ -138,9 +138,6 @@ def test_saved_policy_can_be_loaded_and_watched(tmp_path, env, low, high):
     saved = run(6, "--env", env, "--epochs", 1, "--save", tmp_path / "policy.pt")
     assert saved.returncode == 0
     code = snippet("policy.pt").replace("CartPole-v1", env)
-    if env == "FrozenLake-v1":
-        line = "env = gym.wrappers.FlattenObservation(env)\n"
-        code = code.replace("script =", f"{line}script =")
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code
     child = subprocess.run(
         [sys.executable, "-c", code],
