@@ -114,7 +114,7 @@ def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.06, epochs: 
         rew[cut] += gamma * value(next_obs[cut]).detach()
         obs, act, ret = obs[mask], act[mask], reward_to_go(rew, gamma)[mask]
         adv = ret - value(obs).detach()
-        # take policy gradient steps, the first at a ratio of 1: logp_old is its logp
+        # take policy gradient steps against a fixed logp_old; kl tells how far they went
         logp = policy(obs).log_prob(act)
         logp_old = logp.detach()
         for _ in range(train_pi_iters):

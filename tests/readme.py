@@ -24,7 +24,7 @@ IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
     3: "subtract a learned V(s), which also bootstraps cut episodes; discount rewards",
-    4: "reuse the batch for several steps, reweighted by r",
+    4: "reuse the batch for several steps, reweighted by r = pi / pi_old",
     5: "the same gradient with the log written back",
     6: "stop pushing r further out of [1 - eps, 1 + eps]",
 }
