@@ -2,7 +2,7 @@
 
     loss = -mean of log pi(a_t|s_t) A_t, A_t = R_t - V(s_t), R_t = rew_t + gamma R_{t+1}
 
-New since 2_rtg_pg.py: V and gamma. Run: python 3_baseline_pg.py --env CartPole-v1"""
+New since 2_rtg_pg.py: V, gamma, cut. Run: python 3_baseline_pg.py --env CartPole-v1"""
 
 import argparse
 import os
