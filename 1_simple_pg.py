@@ -1,69 +1,90 @@
 """Simplest policy gradient: make each action more likely by the return of its episode.
 
-    loss = -mean of log pi(a_t|s_t) R(tau),   R(tau) = sum of the episode's rewards
+    loss = -mean of log pi(a_t|s_t) R(tau)
+    R(tau) = sum of the episode's rewards
 
-First rung. Run: python 1_simple_pg.py --env CartPole-v1"""
+The first rung.
+Run: python 1_simple_pg.py --env CartPole-v1
+"""
 
 import argparse
+import inspect
 import os
-from itertools import pairwise
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import distributions as dist
 from torch import nn
+from torch.distributions import Categorical, Independent, Normal
 
 
-class Adam(torch.optim.Adam):
-    """torch.optim.Adam without the wrappers that import torch's compiler: 1 s saved."""
-
-    add_param_group = torch.optim.Adam.add_param_group.__wrapped__
-    step = torch.no_grad()(torch.optim.Adam.step.__wrapped__)
-
-
-def mlp(*sizes):
-    """Build a tanh network from (batch, sizes[0]) to (batch, sizes[-1])."""
-    layers = [f for n, m in pairwise(sizes) for f in (nn.Linear(n, m), nn.Tanh())]
-    return nn.Sequential(*layers[:-1])
+def mlp(in_dim, hidden_sizes, out_dim):
+    """Build a tanh network from (batch, in_dim) to (batch, out_dim)."""
+    layers = []
+    for size in hidden_sizes:
+        layers += [nn.Linear(in_dim, size), nn.Tanh()]
+        in_dim = size
+    return nn.Sequential(*layers, nn.Linear(in_dim, out_dim))
 
 
 class Policy(nn.Module):
-    """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob is (batch,)."""
+    """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob(act) is (batch,).
+
+    A softmax over Discrete actions; for a Box, a Gaussian with a learned std per axis.
+    """
 
     def __init__(self, obs_dim, act_space, hidden_sizes):
         super().__init__()
-        box = act_space.dtype in (np.float32, np.float64) and len(act_space.shape) == 1
-        discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
-        assert box or discrete, f"{act_space}: use Discrete(n) or a 1-axis float Box"
-        self.net = mlp(obs_dim, *hidden_sizes, gym.spaces.flatdim(act_space))
-        self.log_std = nn.Parameter(torch.zeros(act_space.shape)) if box else None
+        self.discrete = isinstance(act_space, gym.spaces.Discrete)
+        act_dim = gym.spaces.flatdim(act_space)  # n of Discrete(n), or of shape (n,)
+        self.net = mlp(obs_dim, hidden_sizes, act_dim)
+        if not self.discrete:
+            self.log_std = nn.Parameter(torch.zeros(act_dim))
 
     def forward(self, obs):
-        if self.log_std is None:
-            return dist.Categorical(logits=self.net(obs), validate_args=False)
-        normal = dist.Normal(self.net(obs), self.log_std.exp(), validate_args=False)
-        return dist.Independent(normal, 1, validate_args=False)
+        # validate_args=False: train checks for nan, and torch's checks take long here
+        if self.discrete:
+            return Categorical(logits=self.net(obs), validate_args=False)
+        normal = Normal(self.net(obs), self.log_std.exp(), validate_args=False)
+        return Independent(normal, 1)  # log_prob sums over the axes of an action
+
+
+def make_envs(env_name, num_envs, **options):
+    """Make num_envs environments that step together; options go to gym.make_vec."""
+    envs = gym.make_vec(env_name, num_envs, **options)
+    obs_space = envs.single_observation_space
+    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
+        envs = gym.wrappers.vector.FlattenObservation(envs)
+    # the environment gets the clipped action, log_prob is of the one that was drawn
+    if isinstance(envs.single_action_space, gym.spaces.Box):
+        envs = gym.wrappers.vector.ClipAction(envs)
+    return envs
 
 
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
-    """Play one whole episode in each of N environments. Return (T, N, ...) tensors:
-    obs, act, rew and mask (true until it ends)."""
-    if isinstance(envs.single_action_space, gym.spaces.Box):
-        envs = gym.wrappers.vector.ClipAction(envs)
-    if not isinstance(envs.single_observation_space, gym.spaces.Box):
-        envs = gym.wrappers.vector.FlattenObservation(envs)
-    obs = envs.reset()[0].astype(np.float32).reshape(envs.num_envs, -1)
-    steps, mask = [], np.ones(envs.num_envs, dtype=bool)
-    while mask.any():  # those that are done play on, masked, until all are
+    """Play one whole episode in each of N environments.
+
+    Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
+    mask (true until the episode ends).
+    """
+    assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP, (
+        "rollout needs next-step autoreset: else the last next_obs is of the next episode"
+    )
+    obs, _ = envs.reset()
+    obs = obs.astype(np.float32)
+    mask = np.ones(envs.num_envs, dtype=bool)
+    steps = []
+    while mask.any():
         act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
         next_obs, rew, terminated, truncated, _ = envs.step(act)
-        next_obs = next_obs.astype(np.float32).reshape(obs.shape)
-        rew = np.where(mask, rew, 0).astype(np.float32)
-        done = terminated | truncated | (len(steps) + 1 >= max_ep_len)
+        next_obs = next_obs.astype(np.float32)
+        # an environment whose episode is over plays on, masked, until all are over
+        rew = (rew * mask).astype(np.float32)
+        done = terminated | truncated | (len(steps) + 1 == max_ep_len)
         steps.append((obs, act, rew, mask))
         obs, mask = next_obs, mask & ~done
+    # from a list of steps, each a tuple of arrays, to one (T, N, ...) tensor per entry
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
 
 
@@ -72,57 +93,109 @@ def policy_loss(logp, weights):
     return -(logp * weights).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.06, epochs: int = 50,
-          num_envs: int = 40, render=False, seed: int = 0, max_ep_len: int = 1000,
-          device: str = "cpu", save: str = ""):  # fmt: skip
-    """Train and return a Policy; AssertionError, or a library's error, if it cannot."""
-    for (flag, x), d in [*zip(locals().items(), train.__defaults__)]:  # d: its default
-        x, ok = np.asarray(x), {int: "iu", float: "iuf", str: "UO"}.get(type(d), "bi")
-        assert x.ndim == np.ndim(d) and x.dtype.kind in ok, f"--{flag} {x}: wrong type"
-        if x.dtype.kind in "iuf" and flag not in ("seed", "gamma", "render"):
-            assert np.all((0 < x) & (x < 1e37)), f"--{flag} {x}: must be > 0, < 1e37"
-    assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
+def watch(window, policy, max_ep_len, device):
+    """Show an episode; the random numbers it draws are given back to the training."""
+    with torch.random.fork_rng():
+        rollout(window, policy, max_ep_len, device)
+
+
+def train(
+    env_name="CartPole-v1",
+    hidden_sizes=(64,),
+    lr=0.005,
+    epochs=50,
+    num_envs=16,
+    max_ep_len=1000,
+    seed=0,
+    device="cpu",
+    render=False,
+    save=None,
+):
+    """Train and return a Policy; the keywords are the flags that --help explains.
+
+    Raises AssertionError with a sentence that names the flag, or the library's error.
+    """
+    # refuse bad values before anything starts
+    assert min(hidden_sizes) >= 1, f"--hidden_sizes {hidden_sizes}: use 1 or more"
+    assert epochs >= 1, f"--epochs {epochs}: use 1 or more"
+    assert num_envs >= 1, f"--num_envs {num_envs}: use 1 or more"
+    assert max_ep_len >= 1, f"--max_ep_len {max_ep_len}: use 1 or more"
+    if save:
+        folder = os.path.dirname(save) or "."
+        assert os.access(folder, os.W_OK), f"--save {save}: cannot write to {folder}"
+        new = not os.path.exists(save)
+        assert new or os.path.isfile(save), f"--save {save}: not a file, name another"
+
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
-    envs = gym.make_vec(env_name, num_envs)
-    envs.reset(seed=seed)
-    window = gym.make_vec(env_name, 1, "sync", render_mode="human") if render else None
-    obs_dim = gym.spaces.flatdim(envs.single_observation_space)
-    policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
-    pi_optimizer = Adam(policy.parameters(), lr)
-    open(f"{save}.tmp" if save else os.devnull, "ab").close()  # fails if unwritable
-    params, steps = [*policy.parameters()], 0
+    envs = make_envs(env_name, num_envs)
+    envs.reset(seed=seed)  # the resets in rollout go on from here
+    if render:
+        window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
+    obs_dim = envs.single_observation_space.shape[0]
+    act_space = envs.single_action_space
+    discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
+    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
+    floats = act_space.dtype in (np.float32, np.float64)
+    assert discrete or (box and floats), (
+        f"--env {env_name}: {act_space} is not served, only Discrete(n) and float Box (n,)"
+    )
+    policy = Policy(obs_dim, act_space, hidden_sizes).to(device)
+    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
+
+    env_steps = 0
     for epoch in range(epochs):
-        # play an episode in each environment; on a forked RNG watching changes nothing
+        # play one episode in each environment, with the policy as it is
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)
-        ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
-        steps += mask.numel()
+        ep_ret = rew.sum() / num_envs
+        ep_len = mask.sum() / num_envs
+        env_steps += mask.numel()
         if render:
-            torch.random.fork_rng()(rollout)(window, policy, max_ep_len, device)
+            watch(window, policy, max_ep_len, device)
+
         # weigh each step by the return of its episode; a time limit is the end of tau
-        obs, act, weights = obs[mask], act[mask], rew.sum(0).expand_as(rew)[mask]
+        weights = rew.sum(0).expand_as(rew)
+        obs, act, weights = obs[mask], act[mask], weights[mask]
+
         # take one policy gradient step
         logp = policy(obs).log_prob(act)
         loss = policy_loss(logp, weights)
-        policy.zero_grad()
+        pi_optimizer.zero_grad()
         loss.backward()
         pi_optimizer.step()
-        # stop if diverged, save (a kill leaves the old file or the new), then report
-        norm = sum(p.norm() for p in [*params, policy(obs[:1]).entropy()])  # std too
-        assert norm < 1e6, f"epoch {epoch} diverged: lower --lr"
+
+        # stop before a policy that has diverged replaces the last good file
+        logp = policy(obs).log_prob(act)
+        assert logp.isfinite().all(), f"epoch {epoch} diverged: lower --lr"
         if save:
             torch.save(policy.state_dict(), f"{save}.tmp")
-            os.replace(f"{save}.tmp", save)
-        print(f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f}", end="")
-        print(f" \t ep_len: {ep_len:.3f} \t steps: {steps}", flush=True)
+            os.replace(f"{save}.tmp", save)  # a kill leaves the old file or the new one
+
+        # report
+        print(
+            f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
+            f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
+            flush=True,
+        )
     return policy
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
-    parser.add_argument("--env", "--env_name", dest="env_name")
-    parser.add_argument("--hidden_sizes", type=int, nargs="+")
-    parser.add_argument("--render", action="store_true")
-    for name, kind in train.__annotations__.items():
-        parser.add_argument(f"--{name}", type=kind)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--env", "--env_name", dest="env_name", help="Gymnasium id")
+    parser.add_argument("--hidden_sizes", type=int, nargs="+", help="units per layer")
+    parser.add_argument("--lr", type=float, help="step size of the policy")
+    parser.add_argument("--epochs", type=int, help="rounds of play and update")
+    parser.add_argument("--num_envs", type=int, help="episodes per epoch, side by side")
+    parser.add_argument("--max_ep_len", type=int, help="cut off longer episodes")
+    parser.add_argument("--seed", type=int, help="seeds torch and the environments")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--render", action="store_true", help="watch it in a window")
+    parser.add_argument("--save", help="file for the policy's state_dict, kept current")
+    parameters = inspect.signature(train).parameters.values()
+    parser.set_defaults(**{p.name: p.default for p in parameters})
+    torch.set_num_threads(1)  # nets this small gain nothing from more
     train(**vars(parser.parse_args()))

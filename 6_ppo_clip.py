@@ -1,75 +1,111 @@
-"""Clip: stop pushing an action further out once r_t has left [1 - eps, 1 + eps].
+"""Clip: stop pushing an action further once its ratio has left [1 - eps, 1 + eps].
 
-    loss = -mean of min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t),   eps = clip_ratio
+    loss = -mean of min(ratio_t A_t, clip(ratio_t, 1 - eps, 1 + eps) A_t)
+    ratio_t = pi(a_t|s_t) / pi_old(a_t|s_t),   eps = clip_ratio
 
-New since 4_ppo_no_clip.py: clip and min. Run: python 6_ppo_clip.py --env CartPole-v1"""
+New since 4_ppo_no_clip.py: clip and min.
+Run: python 6_ppo_clip.py --env CartPole-v1
+"""
 
 import argparse
+import inspect
 import os
-from itertools import accumulate, pairwise
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import distributions as dist
 from torch import nn
+from torch.distributions import Categorical, Independent, Normal
 
 
-class Adam(torch.optim.Adam):
-    """torch.optim.Adam without the wrappers that import torch's compiler: 1 s saved."""
-
-    add_param_group = torch.optim.Adam.add_param_group.__wrapped__
-    step = torch.no_grad()(torch.optim.Adam.step.__wrapped__)
-
-
-def mlp(*sizes):
-    """Build a tanh network from (batch, sizes[0]) to (batch, sizes[-1])."""
-    layers = [f for n, m in pairwise(sizes) for f in (nn.Linear(n, m), nn.Tanh())]
-    return nn.Sequential(*layers[:-1])
+def mlp(in_dim, hidden_sizes, out_dim):
+    """Build a tanh network from (batch, in_dim) to (batch, out_dim)."""
+    layers = []
+    for size in hidden_sizes:
+        layers += [nn.Linear(in_dim, size), nn.Tanh()]
+        in_dim = size
+    return nn.Sequential(*layers, nn.Linear(in_dim, out_dim))
 
 
 class Policy(nn.Module):
-    """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob is (batch,)."""
+    """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob(act) is (batch,).
+
+    A softmax over Discrete actions; for a Box, a Gaussian with a learned std per axis.
+    """
 
     def __init__(self, obs_dim, act_space, hidden_sizes):
         super().__init__()
-        box = act_space.dtype in (np.float32, np.float64) and len(act_space.shape) == 1
-        discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
-        assert box or discrete, f"{act_space}: use Discrete(n) or a 1-axis float Box"
-        self.net = mlp(obs_dim, *hidden_sizes, gym.spaces.flatdim(act_space))
-        self.log_std = nn.Parameter(torch.zeros(act_space.shape)) if box else None
+        self.discrete = isinstance(act_space, gym.spaces.Discrete)
+        act_dim = gym.spaces.flatdim(act_space)  # n of Discrete(n), or of shape (n,)
+        self.net = mlp(obs_dim, hidden_sizes, act_dim)
+        if not self.discrete:
+            self.log_std = nn.Parameter(torch.zeros(act_dim))
 
     def forward(self, obs):
-        if self.log_std is None:
-            return dist.Categorical(logits=self.net(obs), validate_args=False)
-        normal = dist.Normal(self.net(obs), self.log_std.exp(), validate_args=False)
-        return dist.Independent(normal, 1, validate_args=False)
+        # validate_args=False: train checks for nan, and torch's checks take long here
+        if self.discrete:
+            return Categorical(logits=self.net(obs), validate_args=False)
+        normal = Normal(self.net(obs), self.log_std.exp(), validate_args=False)
+        return Independent(normal, 1)  # log_prob sums over the axes of an action
+
+
+class Value(nn.Module):
+    """V(s): obs (batch, obs_dim) to (batch,), since (batch, 1) - (batch,) broadcasts."""
+
+    def __init__(self, obs_dim, hidden_sizes):
+        super().__init__()
+        self.net = mlp(obs_dim, hidden_sizes, 1)
+
+    def forward(self, obs):
+        return self.net(obs).squeeze(-1)
+
+
+def make_envs(env_name, num_envs, **options):
+    """Make num_envs environments that step together; options go to gym.make_vec."""
+    envs = gym.make_vec(env_name, num_envs, **options)
+    obs_space = envs.single_observation_space
+    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
+        envs = gym.wrappers.vector.FlattenObservation(envs)
+    # the environment gets the clipped action, log_prob is of the one that was drawn
+    if isinstance(envs.single_action_space, gym.spaces.Box):
+        envs = gym.wrappers.vector.ClipAction(envs)
+    return envs
 
 
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
-    """Play one whole episode in each of N environments. Return (T, N, ...) tensors:
-    obs, act, rew, mask (true until it ends), next_obs, cut (by a time limit)."""
-    if isinstance(envs.single_action_space, gym.spaces.Box):
-        envs = gym.wrappers.vector.ClipAction(envs)
-    if not isinstance(envs.single_observation_space, gym.spaces.Box):
-        envs = gym.wrappers.vector.FlattenObservation(envs)
-    obs = envs.reset()[0].astype(np.float32).reshape(envs.num_envs, -1)
-    steps, mask = [], np.ones(envs.num_envs, dtype=bool)
-    while mask.any():  # those that are done play on, masked, until all are
+    """Play one whole episode in each of N environments.
+
+    Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
+    mask (true until the episode ends), next_obs, cut (true where a time limit ended it).
+    """
+    assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP, (
+        "rollout needs next-step autoreset: else the last next_obs is of the next episode"
+    )
+    obs, _ = envs.reset()
+    obs = obs.astype(np.float32)
+    mask = np.ones(envs.num_envs, dtype=bool)
+    steps = []
+    while mask.any():
         act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
         next_obs, rew, terminated, truncated, _ = envs.step(act)
-        next_obs = next_obs.astype(np.float32).reshape(obs.shape)
-        rew = np.where(mask, rew, 0).astype(np.float32)
-        done = terminated | truncated | (len(steps) + 1 >= max_ep_len)
-        steps.append((obs, act, rew, mask, next_obs, mask & done & ~terminated))
+        next_obs = next_obs.astype(np.float32)
+        # an environment whose episode is over plays on, masked, until all are over
+        rew = (rew * mask).astype(np.float32)
+        done = terminated | truncated | (len(steps) + 1 == max_ep_len)
+        cut = mask & done & ~terminated
+        steps.append((obs, act, rew, mask, next_obs, cut))
         obs, mask = next_obs, mask & ~done
+    # from a list of steps, each a tuple of arrays, to one (T, N, ...) tensor per entry
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
 
 
 def reward_to_go(rew, gamma):
-    """Return R_t = rew_t + gamma R_{t+1} for rew (T, N), from the end on."""
-    return torch.stack([*accumulate(rew.flip(0), lambda R, r: r + gamma * R)]).flip(0)
+    """Return R_t = rew_t + gamma R_{t+1} for rew (T, N), zero after an episode's end."""
+    ret = rew.clone()
+    for t in reversed(range(len(ret) - 1)):
+        ret[t] += gamma * ret[t + 1]
+    return ret
 
 
 def policy_loss(logp, logp_old, adv, clip_ratio):
@@ -79,72 +115,137 @@ def policy_loss(logp, logp_old, adv, clip_ratio):
     return -torch.min(ratio * adv, clipped * adv).mean()
 
 
-def train(env_name="CartPole-v1", hidden_sizes=(16,), lr: float = 0.06, epochs: int = 50,
-          num_envs: int = 40, render=False, seed: int = 0, max_ep_len: int = 1000,
-          device: str = "cpu", save: str = "", gamma: float = 0.99, vf_lr: float = 0.2,
-          train_v_iters: int = 20, train_pi_iters: int = 2, clip_ratio: float = 0.2):  # fmt: skip
-    """Train and return a Policy; AssertionError, or a library's error, if it cannot."""
-    for (flag, x), d in [*zip(locals().items(), train.__defaults__)]:  # d: its default
-        x, ok = np.asarray(x), {int: "iu", float: "iuf", str: "UO"}.get(type(d), "bi")
-        assert x.ndim == np.ndim(d) and x.dtype.kind in ok, f"--{flag} {x}: wrong type"
-        if x.dtype.kind in "iuf" and flag not in ("seed", "gamma", "render"):
-            assert np.all((0 < x) & (x < 1e37)), f"--{flag} {x}: must be > 0, < 1e37"
-    assert 0 <= gamma <= 1, f"--gamma {gamma}: give a number from 0 to 1"
-    assert os.path.exists(save) == os.path.isfile(save), f"--save {save}: give a file"
+def watch(window, policy, max_ep_len, device):
+    """Show an episode; the random numbers it draws are given back to the training."""
+    with torch.random.fork_rng():
+        rollout(window, policy, max_ep_len, device)
+
+
+def train(
+    env_name="CartPole-v1",
+    hidden_sizes=(64,),
+    lr=0.005,
+    vf_lr=0.01,
+    gamma=0.99,
+    clip_ratio=0.2,
+    train_pi_iters=10,
+    train_v_iters=20,
+    epochs=50,
+    num_envs=16,
+    max_ep_len=1000,
+    seed=0,
+    device="cpu",
+    render=False,
+    save=None,
+):
+    """Train and return a Policy; the keywords are the flags that --help explains.
+
+    Raises AssertionError with a sentence that names the flag, or the library's error.
+    """
+    # refuse bad values before anything starts
+    assert min(hidden_sizes) >= 1, f"--hidden_sizes {hidden_sizes}: use 1 or more"
+    assert 0 <= gamma <= 1, f"--gamma {gamma}: use a number from 0 to 1"
+    assert clip_ratio > 0, f"--clip_ratio {clip_ratio}: use a number above 0"
+    assert train_pi_iters >= 1, f"--train_pi_iters {train_pi_iters}: use 1 or more"
+    assert train_v_iters >= 1, f"--train_v_iters {train_v_iters}: use 1 or more"
+    assert epochs >= 1, f"--epochs {epochs}: use 1 or more"
+    assert num_envs >= 1, f"--num_envs {num_envs}: use 1 or more"
+    assert max_ep_len >= 1, f"--max_ep_len {max_ep_len}: use 1 or more"
+    if save:
+        folder = os.path.dirname(save) or "."
+        assert os.access(folder, os.W_OK), f"--save {save}: cannot write to {folder}"
+        new = not os.path.exists(save)
+        assert new or os.path.isfile(save), f"--save {save}: not a file, name another"
+
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
-    envs = gym.make_vec(env_name, num_envs)
-    envs.reset(seed=seed)
-    window = gym.make_vec(env_name, 1, "sync", render_mode="human") if render else None
-    obs_dim = gym.spaces.flatdim(envs.single_observation_space)
-    policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
-    value = nn.Sequential(mlp(obs_dim, *hidden_sizes, 1), nn.Flatten(0)).to(device)
-    pi_optimizer = Adam(policy.parameters(), lr)
-    v_optimizer = Adam(value.parameters(), vf_lr)
-    open(f"{save}.tmp" if save else os.devnull, "ab").close()  # fails if unwritable
-    params, steps = [*policy.parameters(), *value.parameters()], 0
+    envs = make_envs(env_name, num_envs)
+    envs.reset(seed=seed)  # the resets in rollout go on from here
+    if render:
+        window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
+    obs_dim = envs.single_observation_space.shape[0]
+    act_space = envs.single_action_space
+    discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
+    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
+    floats = act_space.dtype in (np.float32, np.float64)
+    assert discrete or (box and floats), (
+        f"--env {env_name}: {act_space} is not served, only Discrete(n) and float Box (n,)"
+    )
+    policy = Policy(obs_dim, act_space, hidden_sizes).to(device)
+    value = Value(obs_dim, hidden_sizes).to(device)
+    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
+    v_optimizer = torch.optim.Adam(value.parameters(), lr=vf_lr)
+
+    env_steps = 0
     for epoch in range(epochs):
-        # play an episode in each environment; on a forked RNG watching changes nothing
+        # play one episode in each environment, with the policy as it is
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
-        ep_ret, ep_len = rew.sum() / num_envs, mask.sum() / num_envs
-        steps += mask.numel()
+        ep_ret = rew.sum() / num_envs
+        ep_len = mask.sum() / num_envs
+        env_steps += mask.numel()
         if render:
-            torch.random.fork_rng()(rollout)(window, policy, max_ep_len, device)
+            watch(window, policy, max_ep_len, device)
+
         # an episode cut by a time limit is not over: V(s_T) stands in for its rest
         rew[cut] += gamma * value(next_obs[cut]).detach()
-        obs, act, ret = obs[mask], act[mask], reward_to_go(rew, gamma)[mask]
+        ret = reward_to_go(rew, gamma)
+        obs, act, ret = obs[mask], act[mask], ret[mask]
         adv = ret - value(obs).detach()
-        # take policy gradient steps against a fixed logp_old; kl tells how far they went
-        logp = policy(obs).log_prob(act)
-        logp_old = logp.detach()
+
+        # take policy gradient steps, while logp_old stays that of the policy that played
+        logp_old = policy(obs).log_prob(act).detach()
         for _ in range(train_pi_iters):
+            logp = policy(obs).log_prob(act)
             loss = policy_loss(logp, logp_old, adv, clip_ratio)
-            policy.zero_grad()
+            pi_optimizer.zero_grad()
             loss.backward()
             pi_optimizer.step()
-            logp = policy(obs).log_prob(act)
-        kl = (torch.expm1(logp - logp_old) - (logp - logp_old)).mean()
+
         # fit V to the returns, now that adv has used the V before it
         for _ in range(train_v_iters):
-            value.zero_grad()
-            ((value(obs) - ret) ** 2).mean().backward()
+            v_loss = ((value(obs) - ret) ** 2).mean()
+            v_optimizer.zero_grad()
+            v_loss.backward()
             v_optimizer.step()
-        # stop if diverged, save (a kill leaves the old file or the new), then report
-        norm = sum(p.norm() for p in [*params, policy(obs[:1]).entropy()])  # std too
-        assert norm < 1e6, f"epoch {epoch} diverged: lower --lr, --vf_lr or --*_iters"
+
+        # stop before a policy that has diverged replaces the last good file
+        logp = policy(obs).log_prob(act)
+        assert logp.isfinite().all(), f"epoch {epoch} diverged: lower --lr or --vf_lr"
         if save:
             torch.save(policy.state_dict(), f"{save}.tmp")
-            os.replace(f"{save}.tmp", save)
-        print(f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f}", end="")
-        print(f" \t ep_len: {ep_len:.3f} \t steps: {steps} \t kl: {kl:.5f}", flush=True)
+            os.replace(f"{save}.tmp", save)  # a kill leaves the old file or the new one
+
+        # report; kl, how far the policy moved, is estimated by terms that are never negative
+        kl = (torch.expm1(logp - logp_old) - (logp - logp_old)).mean()
+        print(
+            f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
+            f"ep_len: {ep_len:.3f} \t steps: {env_steps} \t kl: {kl:.5f}",
+            flush=True,
+        )
     return policy
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
-    parser.add_argument("--env", "--env_name", dest="env_name")
-    parser.add_argument("--hidden_sizes", type=int, nargs="+")
-    parser.add_argument("--render", action="store_true")
-    for name, kind in train.__annotations__.items():
-        parser.add_argument(f"--{name}", type=kind)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--env", "--env_name", dest="env_name", help="Gymnasium id")
+    parser.add_argument("--hidden_sizes", type=int, nargs="+", help="units per layer")
+    parser.add_argument("--lr", type=float, help="step size of the policy")
+    parser.add_argument("--vf_lr", type=float, help="step size of V")
+    parser.add_argument("--gamma", type=float, help="discount")
+    parser.add_argument("--clip_ratio", type=float, help="eps, half-width of the clip")
+    parser.add_argument("--train_pi_iters", type=int, help="policy steps per epoch")
+    parser.add_argument("--train_v_iters", type=int, help="steps of V per epoch")
+    parser.add_argument("--epochs", type=int, help="rounds of play and update")
+    parser.add_argument("--num_envs", type=int, help="episodes per epoch, side by side")
+    parser.add_argument("--max_ep_len", type=int, help="cut off longer episodes")
+    parser.add_argument("--seed", type=int, help="seeds torch and the environments")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--render", action="store_true", help="watch it in a window")
+    parser.add_argument("--save", help="file for the policy's state_dict, kept current")
+    parameters = inspect.signature(train).parameters.values()
+    parser.set_defaults(**{p.name: p.default for p in parameters})
+    torch.set_num_threads(1)  # nets this small gain nothing from more
     train(**vars(parser.parse_args()))
