@@ -36,13 +36,13 @@ class Policy(nn.Module):
     def __init__(self, obs_dim, act_space, hidden_sizes):
         super().__init__()
         self.discrete = isinstance(act_space, gym.spaces.Discrete)
-        act_dim = gym.spaces.flatdim(act_space)  # n of Discrete(n), or of shape (n,)
+        act_dim = gym.spaces.flatdim(act_space)  # n of Discrete(n), or of a Box (n,)
         self.net = mlp(obs_dim, hidden_sizes, act_dim)
         if not self.discrete:
             self.log_std = nn.Parameter(torch.zeros(act_dim))
 
     def forward(self, obs):
-        # validate_args=False: train checks for nan, and torch's checks take long here
+        # validate_args=False saves time; train stops on nan by itself
         if self.discrete:
             return Categorical(logits=self.net(obs), validate_args=False)
         normal = Normal(self.net(obs), self.log_std.exp(), validate_args=False)
@@ -74,7 +74,7 @@ def make_envs(env_name, num_envs, **options):
 
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
-    """Play one whole episode in each of N environments.
+    """Play one whole episode in each of N environments, as make_envs makes them.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
     mask (true until the episode ends), next_obs, cut (true where a time limit ended it).
@@ -183,7 +183,8 @@ def train(
         if render:
             watch(window, policy, max_ep_len, device)
 
-        # an episode cut by a time limit is not over: V(s_T) stands in for its rest
+        # an episode cut by a time limit is not over: V(s_T) stands in for its rest, in
+        # the returns that are learned from but not in ep_ret
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]
