@@ -151,8 +151,8 @@ def train(
     if save:
         folder = os.path.dirname(save) or "."
         assert os.access(folder, os.W_OK), f"--save {save}: cannot write to {folder}"
-        new = not os.path.exists(save)
-        assert new or os.path.isfile(save), f"--save {save}: not a file, name another"
+        taken = os.path.exists(save) and not os.path.isfile(save)
+        assert not taken, f"--save {save}: there is something else, name another file"
 
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
@@ -162,6 +162,7 @@ def train(
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
     obs_dim = envs.single_observation_space.shape[0]
     act_space = envs.single_action_space
+    # other actions would need another Policy
     discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
     box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
     floats = act_space.dtype in (np.float32, np.float64)
@@ -213,7 +214,7 @@ def train(
             torch.save(policy.state_dict(), f"{save}.tmp")
             os.replace(f"{save}.tmp", save)  # a kill leaves the old file or the new one
 
-        # report; kl, how far the policy moved, is estimated by terms that are never negative
+        # report; kl estimates how far the policy moved, by terms that are never negative
         kl = (torch.expm1(logp - logp_old) - (logp - logp_old)).mean()
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
