@@ -91,7 +91,7 @@ def rollout(envs, policy, max_ep_len, device):
         next_obs, rew, terminated, truncated, _ = envs.step(act)
         next_obs = next_obs.astype(np.float32)
         # an environment whose episode is over plays on, masked, until all are over
-        rew = (rew * mask).astype(np.float32)
+        rew = np.where(mask, rew, 0).astype(np.float32)
         done = terminated | truncated | (len(steps) + 1 == max_ep_len)
         cut = mask & done & ~terminated
         steps.append((obs, act, rew, mask, next_obs, cut))
@@ -123,11 +123,11 @@ def train(
     env_name="CartPole-v1",
     hidden_sizes=(64,),
     lr=0.005,
-    vf_lr=0.01,
+    vf_lr=0.02,
     gamma=0.99,
     train_v_iters=20,
     epochs=50,
-    num_envs=16,
+    num_envs=12,
     max_ep_len=1000,
     seed=0,
     device="cpu",

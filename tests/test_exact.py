@@ -229,7 +229,7 @@ def test_mean_over_steps_of_two_episodes_is_enumerated(scripts, seed):
 
 
 def test_main_prints_its_tables(capsys, scripts):
-    """`python tests/exact.py` prints a line per weight, loss, gamma and batch size."""
+    """`python tests/evidence/exact.py` prints a line per weight, loss, gamma and batch size."""
     exact.main(others=1)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     process = exact.random_mdp(0)

@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS, defaults, on_all, rows, run, two_at_a_time
+from common import SCRIPTS, defaults, rows, run, two_at_a_time
+from conftest import on_all
 
 EPOCHS = 20
 # return that the last three epochs have to reach, see test_returns_rise

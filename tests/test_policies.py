@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import SCRIPTS, defaults, load, on_all, run, same, two_at_a_time
+from common import SCRIPTS, defaults, load, run, same, two_at_a_time
+from conftest import on_all
 
 # enough epochs that ratios leave the clip interval, see test_ratios_leave_the_interval
 SETTINGS = {

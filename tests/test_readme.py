@@ -9,7 +9,8 @@ import sys
 import pytest
 import readme
 import torch
-from conftest import ROOT, SCRIPTS, defaults, on_all, run
+from common import ROOT, SCRIPTS, defaults, run
+from conftest import on_all
 
 TEXT = readme.README.read_text()
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -50,7 +51,7 @@ def compute(formula, names):
 
 
 def test_quotes_diffs_and_tables_are_fresh():
-    """`python tests/readme.py` would change nothing."""
+    """`python tests/evidence/readme.py` would change nothing."""
     assert readme.PART.search(TEXT)
     assert readme.fresh(TEXT) == TEXT
 

@@ -3,17 +3,20 @@
 from copy import deepcopy
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 import toy_envs
-from conftest import SCRIPTS, load, on_all, rows, same_bits
+from common import SCRIPTS, load, rows, same_bits
+from conftest import on_all
 from toy_envs import PLAN, reward
 
 N = len(PLAN)
 KINDS = ["Scripted", "VectorFloat", "VectorInt"]
+Adam = torch.optim.Adam
 NAMES = ["obs", "act", "rew", "mask", "next_obs", "cut"]
 GAMMA = 0.75
 on_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -25,7 +28,7 @@ def play(n, env, max_ep_len=1000, rollouts=1):
     """Return the environments and the rollouts, by name, of script n's untrained policy."""
     module = load(n)
     torch.manual_seed(0)
-    envs = gym.make_vec(f"{env}-v0", N)
+    envs = module.make_envs(f"{env}-v0", N)
     envs.reset(seed=0)
     policy = module.Policy(3, envs.single_action_space, (4,))
     plays = [module.rollout(envs, policy, max_ep_len, "cpu") for _ in range(rollouts)]
@@ -76,22 +79,21 @@ def watch(n, env, **flags):
     """
     module = load(n)
     plain = SimpleNamespace(**vars(module))
-    nets, optimizers, epochs = {}, [], []
+    nets, optimizers, epochs = [], [], []
 
-    def mlp(*sizes):
-        nets[sizes[-1]] = plain.mlp(*sizes)
-        return nets[sizes[-1]]
+    def value(*args):
+        nets.append(plain.Value(*args))
+        return nets[-1]
 
-    def adam(*args):
-        optimizers.append(plain.Adam(*args))
+    def adam(*args, **options):
+        optimizers.append(Adam(*args, **options))
         return optimizers[-1]
 
     def rollout(envs, policy, *args):
         batch = plain.rollout(envs, policy, *args)
         epoch = SimpleNamespace(envs=envs, calls=[])
         epoch.batch = {name: x.clone() for name, x in zip(NAMES, batch)}
-        # no action space of toy_envs has a network with one output, so that one is V
-        epoch.policy, epoch.value = deepcopy((policy, nets.get(1)))
+        epoch.policy, epoch.value = deepcopy((policy, nets[0] if nets else None))
         epochs.append(epoch)
         return batch
 
@@ -101,10 +103,10 @@ def watch(n, env, **flags):
         epochs[-1].calls.append((args, loss.item()))
         return loss
 
-    module.mlp, module.Adam, module.rollout = mlp, adam, rollout
-    module.policy_loss = policy_loss
-    trained = module.train(f"toy_envs:{env}-v0", num_envs=N, **flags)
-    epochs[-1].trained, epochs[-1].optimizers = (trained, nets.get(1)), optimizers
+    module.Value, module.rollout, module.policy_loss = value, rollout, policy_loss
+    with mock.patch("torch.optim.Adam", adam):
+        trained = module.train(f"toy_envs:{env}-v0", num_envs=N, **flags)
+    epochs[-1].trained, epochs[-1].optimizers = (trained, *nets), optimizers
     return epochs
 
 
@@ -266,7 +268,7 @@ def test_advantages_from_3_on(n, kind):
     for epoch in watch(n, kind + "Discrete", epochs=3, gamma=GAMMA):
         ret, obs = returns_by_hand(epoch, GAMMA)
         adv = epoch.calls[0][0][1 if n == 3 else 2]
-        hand = ret - epoch.value(obs).squeeze(1)
+        hand = ret - epoch.value(obs)
         torch.testing.assert_close(adv.double(), hand, rtol=1e-5, atol=1e-4)
 
 
@@ -274,10 +276,10 @@ def test_advantages_from_3_on(n, kind):
 def test_max_ep_len_bootstraps(n):
     """An episode stopped by max_ep_len goes on with gamma V(s_T) too: here after one step."""
     for epoch in watch(n, "VectorIntBox", epochs=2, gamma=GAMMA, max_ep_len=1):
-        last = epoch.value(epoch.batch["next_obs"][0]).squeeze(1)
+        last = epoch.value(epoch.batch["next_obs"][0])
         rest = torch.tensor([reward(i, 0) for i in range(N)]) + GAMMA * last
         adv = epoch.calls[0][0][1 if n == 3 else 2]
-        hand = rest - epoch.value(epoch.batch["obs"][0]).squeeze(1)
+        hand = rest - epoch.value(epoch.batch["obs"][0])
         torch.testing.assert_close(adv, hand, rtol=1e-5, atol=1e-4)
 
 
@@ -316,15 +318,15 @@ def test_gradients_of_the_last_step(n, actions):
     more = {} if n < 3 else {"train_v_iters": 1}
     more |= {} if n < 4 else {"train_pi_iters": 1}
     epoch = watch(n, "Scripted" + actions, epochs=2, **more)[-1]
-    mask, (policy, value) = epoch.batch["mask"], epoch.trained
+    mask, (policy, *values) = epoch.batch["mask"], epoch.trained
     obs, act = epoch.batch["obs"][mask], epoch.batch["act"][mask]
     weights = epoch.calls[0][0][1 if n <= 3 else 2]
     (-(epoch.policy(obs).log_prob(act) * weights).mean()).backward()
     pairs = [*zip(policy.parameters(), epoch.policy.parameters(), strict=True)]
     if n >= 3:
         ret, _ = returns_by_hand(epoch, 0.99)
-        (epoch.value(obs).squeeze(1) - ret.float()).square().mean().backward()
-        pairs += zip(value.parameters(), epoch.value.parameters(), strict=True)
+        (epoch.value(obs) - ret.float()).square().mean().backward()
+        pairs += zip(values[0].parameters(), epoch.value.parameters(), strict=True)
     for p, hand in pairs:
         torch.testing.assert_close(p.grad, hand.grad, rtol=1e-3, atol=1e-4)
 
@@ -346,7 +348,8 @@ def test_networks(n):
     action axis has a standard deviation of its own."""
     epoch, obs = watch(n, "ScriptedBox", epochs=1, hidden_sizes=(5, 4))[0], torch.eye(3)
     assert epoch.policy.log_std.shape == epoch.envs.single_action_space.shape == (2,)
-    for net, out in ((epoch.policy.net, 2), (epoch.value, 1))[: 1 if n < 3 else 2]:
+    values = [(epoch.value.net, 1)] if n >= 3 else []
+    for net, out in ((epoch.policy.net, 2), *values):
         shapes = [tuple(p.shape) for p in net.parameters()]
         assert shapes == [(5, 3), (5,), (4, 5), (4,), (out, 4), (out,)]
         (w1, b1, w2, b2, w3, b3), linear = net.parameters(), torch.nn.functional.linear

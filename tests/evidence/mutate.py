@@ -1,7 +1,7 @@
 """Break the scripts on purpose, one line at a time: does a test notice?
 
-    python tests/mutate.py          all mutations: prints which test caught which
-    python tests/mutate.py 4 7      only those of these numbers, from 0 on
+    python tests/evidence/mutate.py          all mutations: prints which test caught which
+    python tests/evidence/mutate.py 4 7      only those of these numbers, from 0 on
 
 Each mutation changes one place of one script in a copy of the repository, where the
 tests of behaviour then run up to the first failure. The exit status is the number of
@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conftest import ROOT, SCRIPTS
+from common import ROOT, SCRIPTS
 
 TESTS = ["losses", "exact", "rollout", "policies", "practice", "save", "learning"]
 RTG = "rew.flip(0).cumsum(0).flip(0)"

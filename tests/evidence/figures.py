@@ -1,7 +1,7 @@
 """Draw the README's figures from what benchmark.py measured and exact.py computes.
 
-    python tests/figures.py
-    python tests/figures.py --folder try --png    CSVs and figures there; PNGs to view
+    python tests/evidence/figures.py
+    python tests/evidence/figures.py --folder try --png    CSVs and figures there; PNGs to view
 
 The SVGs have no background and mid-tone colours, so that they read on GitHub's light
 and dark pages, and stay the same byte for byte as long as the data do.
@@ -13,7 +13,7 @@ from pathlib import Path
 import exact
 import matplotlib as mpl
 import numpy as np
-from conftest import ROOT, SCRIPTS, load_all, read
+from common import ROOT, SCRIPTS, load_all, read
 from matplotlib import pyplot as plt
 
 GREY, BLUE, ORANGE = "#848d97", "#2f81f7", "#db6d28"
@@ -123,7 +123,9 @@ def main():
         try:
             figure, path = draw(args.folder), args.folder / name
         except FileNotFoundError as error:
-            print(f"{name}: no {error.filename}; python tests/benchmark.py makes it")
+            print(
+                f"{name}: no {error.filename}; python tests/evidence/benchmark.py makes it"
+            )
             continue
         bare = {"Date": None, "Creator": None}  # else the file changes with the day
         figure.savefig(path.with_suffix(".svg"), transparent=True, metadata=bare)

@@ -1,6 +1,6 @@
 """Write into README.md all that other files know better: quotes, diffs, tables.
 
-    python tests/readme.py
+    python tests/evidence/readme.py
 
 A part between ``<!-- name arguments -->`` and ``<!-- end -->`` is the output of the
 function of that name below. ``test_readme.py`` fails when a part has gone stale.
@@ -16,7 +16,7 @@ import statistics
 import textwrap
 
 import exact
-from conftest import ROOT, SCRIPTS, defaults, load, load_all, read
+from common import ROOT, SCRIPTS, defaults, load, load_all, read
 
 README = ROOT / "README.md"
 PART = re.compile(r"(<!-- (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -81,7 +81,7 @@ def table(head, body):
 
 def measured(name, key):
     """The rows of the benchmark's CSV of that name: {value of ``key``: {column: list}}."""
-    found = read(ROOT / f"tests/figures/{name}.csv", key)
+    found = read(ROOT / f"tests/evidence/{name}.csv", key)
     return {value: columns for (value,), columns in found.items()}
 
 
@@ -232,7 +232,7 @@ FLAGS = {
 
 
 def variance():
-    """The exact variance of the gradient estimate per weight, from ``tests/exact.py``."""
+    """The exact variance of the gradient estimate per weight, from ``tests/evidence/exact.py``."""
     mdp, theta, _ = exact.random_mdp(0)
     found = exact.on_policy(load_all(), mdp, theta)
     body = [

@@ -1,0 +1,248 @@
+"""Measure the six scripts on one core: how soon, how steadily and what they learn.
+
+    python tests/evidence/benchmark.py                       everything: many hours
+    python tests/evidence/benchmark.py cartpole --seeds 3 --out try
+
+Needs tests/requirements.txt, stable-baselines3 and gymnasium[box2d,mujoco]. Programs that
+are compared run in turn, seed by seed, so that noise hits all alike. Each run is a row of
+the section's CSV, written as soon as the run has ended: after an interruption the same
+command goes on where it stopped. Seconds differ from machine to machine: read ratios.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from conftest import ROOT, SCRIPTS, defaults, rows
+
+# what every program that uses torch.optim pays before it learns anything
+FLOOR = (
+    "import torch, gymnasium; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
+)
+SOLVED = 475  # mean return of the last 100 training episodes, CartPole-v1
+# environment, epochs, and what script 6 should reach: median and worst of 5 seeds
+TARGETS = {
+    ("Acrobot-v1", 100): (-90, -110),
+    ("Pendulum-v1", 150): (-170, -220),
+    ("InvertedPendulum-v5", 50): (990, 950),
+    ("MountainCarContinuous-v0", 50): (90, 85),
+    ("InvertedDoublePendulum-v5", 100): (9000, 6000),
+    ("LunarLander-v3", 150): (230, 180),
+    ("LunarLanderContinuous-v3", 150): (150, 100),
+    ("Hopper-v5", 100): (1000, 400),
+}
+# what the defaults do not learn, and flags that do where we know some
+OTHERS = (
+    "--env MountainCar-v0 --epochs 100",
+    "--env FrozenLake-v1 --epochs 100",
+    "--env FrozenLake-v1 --epochs 100 --num_envs 512 --gamma 1",
+)
+KEYS = ("program", "flags", "seed")
+COLUMNS = (*KEYS, "status", "process", "steps", "last", "tail", "low", "solved_steps")
+COLUMNS = (*COLUMNS, "solved_seconds", "curve")
+
+
+def python(program, flags, seed):
+    """Return the command that runs a script, the peer or the floor."""
+    if program == FLOOR:
+        return [sys.executable, "-c", FLOOR]
+    path = ROOT / program if program[0].isdigit() else HERE / program
+    return [sys.executable, str(path), *shlex.split(flags), "--seed", str(seed)]
+
+
+def timed(command):
+    """Run a command; return its printed epochs, each with the seconds since the process
+    began (`seconds`), the seconds until it ended, and its exit status."""
+    start, epochs, line = time.perf_counter(), [], ""
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **both) as child:
+        for line in child.stdout:
+            seconds = time.perf_counter() - start
+            epochs += [row | {"seconds": seconds} for row in rows(line)]
+    if child.returncode:
+        print(f"failed: {shlex.join(command)}: {line.strip()}", file=sys.stderr)
+    return epochs, time.perf_counter() - start, child.returncode
+
+
+def summary(epochs, window):
+    """Return what a run came to: steps and seconds at the epoch at which the last
+    ``window`` epochs averaged SOLVED (infinite if none), the lowest such average from
+    then on (`low`), and the last 10 epochs' mean return (`tail`) and steps (`last`)."""
+    rets = [row["return"] for row in epochs]
+    means = [mean(rets[i - window : i]) for i in range(window, len(rets) + 1)]
+    at = next((i for i, x in enumerate(means) if x >= SOLVED), len(means))
+    moment = epochs[at + window - 1] if at < len(means) else {}
+    before = epochs[-11]["steps"] if len(epochs) > 10 else 0
+    return {
+        "steps": epochs[-1]["steps"],
+        "last": epochs[-1]["steps"] - before,
+        "tail": mean(rets[-10:]),
+        "low": min(means[at:], default=math.nan),
+        "solved_steps": moment.get("steps", math.inf),
+        "solved_seconds": moment.get("seconds", math.inf),
+    }
+
+
+def number(x):
+    """Return a CSV cell as a float where it is one, NaN where it is empty."""
+    try:
+        return float(x or "nan")
+    except ValueError:
+        return x
+
+
+def read(path):
+    """Return the rows of a CSV by their key: program, flags and seed."""
+    if not path.exists():
+        return {}
+    with path.open() as file:
+        found = [{k: number(x) for k, x in row.items()} for row in csv.DictReader(file)]
+    return {tuple(row[key] for key in KEYS): row for row in found}
+
+
+def write(path, found):
+    """Write the rows to a CSV; a kill at any moment leaves the old file or the new."""
+    with open(f"{path}.tmp", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found.values())
+    os.replace(f"{path}.tmp", path)
+
+
+def measure(path, jobs, keep_curve=False):
+    """Run the jobs, (program, flags, seed), that the CSV does not have; return its rows.
+
+    ``flags`` may be a function of the rows so far, for a run that depends on another.
+    """
+    found, start = read(path), time.perf_counter()
+    for i, (program, flags, seed, *of) in enumerate(jobs, 1):
+        key = program, flags, seed
+        if key in found:
+            continue
+        typed = flags
+        if of:  # the peer plays as many steps as script 6 did
+            steps, last = (int(found[of[0]][name]) for name in ("steps", "last"))
+            typed = f"{flags} --steps {steps} --last {last}"
+        epochs, seconds, status = timed(python(program, typed, seed))
+        row = dict(zip(KEYS, key)) | {"status": status, "process": round(seconds, 2)}
+        if epochs and not status:
+            row |= summary(epochs, -(-100 // NUM_ENVS) if program[0].isdigit() else 1)
+        if epochs and keep_curve:
+            pairs = (f"{row['steps']:.0f}:{row['return']:g}" for row in epochs)
+            row["curve"] = " ".join(pairs)
+        found[key] = row
+        write(path, found)
+        told = f"{program[:30]} {flags} seed {seed}: {row.get('tail', status):.1f}"
+        minutes = (time.perf_counter() - start) / 60
+        print(f"{i}/{len(jobs)} {told}, {seconds:.0f} s; {minutes:.0f} min", flush=True)
+    return found
+
+
+NUM_ENVS = defaults(6)["num_envs"]
+
+
+def cartpole(out, seeds):
+    """All six at their defaults on CartPole-v1, in turn with the floor and the peer."""
+    programs = FLOOR, "sb3_ppo.py", *(path.name for path in SCRIPTS.values())
+    jobs = [
+        (program, "--zoo" if program == "sb3_ppo.py" else "", seed)
+        for seed in range(min(seeds, 20))
+        for program in programs
+    ]
+    return measure(out / "cartpole.csv", jobs, keep_curve=True)
+
+
+def environments(out, seeds):
+    """Scripts 6, 4 and 3 with --env and --epochs alone; after 6 the peer, for as long."""
+    jobs = []
+    for seed, (env, epochs) in product(range(min(seeds, 5)), TARGETS):
+        flags = f"--env {env} --epochs {epochs}"
+        ours = SCRIPTS[6].name, flags, seed
+        jobs.append(ours)
+        if seed < 3:
+            jobs.append(("sb3_ppo.py", f"--env {env}", seed, ours))
+            jobs += [(SCRIPTS[n].name, flags, seed) for n in (4, 3)]
+    return measure(out / "environments.csv", jobs)
+
+
+def others(out, seeds):
+    """Script 6 where the defaults do not learn, and with flags that do."""
+    jobs = [
+        (SCRIPTS[6].name, flags, seed)
+        for seed in range(min(seeds, 3))
+        for flags in OTHERS
+    ]
+    return measure(out / "others.csv", jobs)
+
+
+def break_(out, seeds):
+    """Scripts 4 and 6 on CartPole-v1 as --train_pi_iters and --lr grow."""
+    lr, iters = (defaults(4)[name] for name in ("lr", "train_pi_iters"))
+    jobs = [
+        (SCRIPTS[n].name, f"--lr {lr * a:g} --train_pi_iters {iters * b}", seed)
+        for seed in range(min(seeds, 5))
+        for a, b, n in product((1, 2), (1, 2, 4, 8), (4, 6))
+    ]
+    return measure(out / "break.csv", jobs)
+
+
+def scale(out, seeds):
+    """Script 6, three epochs, as --num_envs grows: what a step costs."""
+    jobs = [
+        (SCRIPTS[6].name, f"--env {env} --epochs 3 --num_envs {4**e}", seed)
+        for seed in range(min(seeds, 3))
+        for env in ("CartPole-v1", "Acrobot-v1")
+        for e in range(1, 6)
+    ]
+    return measure(out / "scale.csv", jobs)
+
+
+SECTIONS = {
+    "cartpole": cartpole,
+    "environments": environments,
+    "break": break_,
+    "others": others,
+    "scale": scale,
+}
+
+
+def main():
+    """Read the flags, pin this process and so all its children to one core, measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", help=f"some of {', '.join(SECTIONS)}")
+    parser.add_argument("--seeds", type=int, default=20, help="at most so many")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the CSVs")
+    parser.add_argument("--core", type=int, help="the core that all programs run on")
+    args = parser.parse_args()
+    if not set(args.sections) <= SECTIONS.keys():
+        parser.error(f"sections: choose from {', '.join(SECTIONS)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    # rows of other defaults are of other scripts: never mix them
+    today = json.dumps(
+        {path.name: defaults(n) for n, path in SCRIPTS.items()}, indent=1
+    )
+    path = args.out / "defaults.json"
+    if path.exists() and path.read_text() != today:
+        parser.error(f"the defaults are not those of {path}: remove it and the CSVs")
+    path.write_text(today)
+    if hasattr(os, "sched_setaffinity"):
+        core = max(os.sched_getaffinity(0)) if args.core is None else args.core
+        os.sched_setaffinity(0, {core})
+    for name in args.sections or SECTIONS:
+        SECTIONS[name](args.out, args.seeds)
+
+
+if __name__ == "__main__":
+    main()

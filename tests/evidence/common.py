@@ -1,0 +1,65 @@
+"""The six scripts, as modules and as the command lines that people type."""
+
+import importlib.util
+import inspect
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = {int(path.name[0]): path for path in sorted(ROOT.glob("[1-6]_*.py"))}
+
+
+def load(n):
+    """Return script n, 1 to 6, as a fresh module object."""
+    spec = importlib.util.spec_from_file_location(SCRIPTS[n].stem, SCRIPTS[n])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_all():
+    """Return the six scripts as fresh module objects, by number."""
+    return {n: load(n) for n in SCRIPTS}
+
+
+def defaults(n):
+    """Return the keywords of script n's train() with their default values."""
+    parameters = inspect.signature(load(n).train).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def run(n, *flags, timeout=300, **options):
+    """Run script n as a user does; return its CompletedProcess, output as text.
+
+    ``flags`` become strings; ``options`` go to subprocess.run (cwd=, env=, ...).
+    """
+    command = [sys.executable, str(SCRIPTS[n]), *map(str, flags)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, **options
+    )
+
+
+def rows(stdout):
+    """Return the printed epochs as dicts of floats: epoch, loss, return, ep_len, ..."""
+    lines = [line for line in stdout.splitlines() if line.startswith("epoch:")]
+    fields = [[field.split(":") for field in line.split("\t")] for line in lines]
+    return [{name.strip(): float(x) for name, x in line} for line in fields]
+
+
+def two_at_a_time(job, keys):
+    """Return {key: job(*key)} of jobs that run in processes of their own."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(keys, pool.map(lambda key: job(*key), keys), strict=True))
+
+
+def same_bits(x, y):
+    """Tell whether two tensors are equal in dtype, shape and every bit, -0.0 not 0.0."""
+    x, y = (tensor.detach().cpu().numpy() for tensor in (x, y))
+    return (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+
+
+def same(a, b):
+    """Tell whether two state_dicts are equal in every bit of every tensor."""
+    return a.keys() == b.keys() and all(same_bits(a[name], b[name]) for name in a)
