@@ -128,7 +128,7 @@ def train(
     gamma=0.99,
     train_pi_iters=10,
     train_v_iters=20,
-    epochs=50,
+    epochs=100,
     num_envs=12,
     max_ep_len=1000,
     seed=0,
@@ -150,7 +150,8 @@ def train(
     assert max_ep_len >= 1, f"--max_ep_len {max_ep_len}: use 1 or more"
     if save:
         folder = os.path.dirname(save) or "."
-        assert os.access(folder, os.W_OK), f"--save {save}: cannot write to {folder}"
+        writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
+        assert writable, f"--save {save}: cannot write to {folder}"
         taken = os.path.exists(save) and not os.path.isfile(save)
         assert not taken, f"--save {save}: there is something else, name another file"
 

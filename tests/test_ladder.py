@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from common import ROOT, SCRIPTS, defaults
+from common import ROOT, SCRIPTS, defaults, definitions, load
 from conftest import on_all
 from mutate import MUTATIONS
 from readme import changes
@@ -23,13 +23,6 @@ ADDED = {
 LOSS = {1: ["logp", "weights"], 2: ["logp", "weights"], 3: ["logp", "adv"]}
 LOSS |= {4: ["logp", "logp_old", "adv"], 5: ["logp", "logp_old", "adv"]}
 LOSS |= {6: ["logp", "logp_old", "adv", "clip_ratio"]}
-
-
-def definitions(n):
-    """Return script n's top-level functions and classes by name, in order, as source."""
-    source = SCRIPTS[n].read_text()
-    nodes = [node for node in ast.parse(source).body if hasattr(node, "name")]
-    return {node.name: ast.get_source_segment(source, node) for node in nodes}
 
 
 def contract(n):
@@ -84,13 +77,21 @@ def test_defaults_of_the_contract():
 
 
 @on_all
-def test_flags_of_the_contract(n, command_line, capsys):
-    """The command line has the contract's flags and no others; train() the same keywords."""
+def test_help(n, command_line, capsys, monkeypatch):
+    """--help opens with the script's idea; each flag of the contract, and no other, has
+    its meaning and the default of train(), whose keywords are the same."""
+    monkeypatch.setenv("COLUMNS", "500")
     with pytest.raises(SystemExit):
         command_line(n, "--help")
-    flags = set(re.findall(r"--(\w+)", capsys.readouterr().out))
-    assert flags - {"help"} == contract(n)
-    assert set(defaults(n)) == contract(n) - {"env"}
+    _, idea, options = capsys.readouterr().out.split("\n\n")
+    assert idea == load(n).__doc__.splitlines()[0]
+    told = re.findall(
+        r"^  (--.*?)\s{2,}(\w.*) \(default: (.*)\)$", options, re.MULTILINE
+    )
+    flags = [re.findall(r"--(\w+)", names) for names, _, _ in told]
+    assert {flag for names in flags for flag in names} == contract(n)
+    shown = {names[-1]: default for names, (_, _, default) in zip(flags, told)}
+    assert shown == {name: str(default) for name, default in defaults(n).items()}
 
 
 @on_all

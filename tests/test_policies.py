@@ -1,5 +1,7 @@
 """Trained policies, equal in every bit where the mathematics says that they are equal."""
 
+import os
+
 import pytest
 import torch
 from common import SCRIPTS, defaults, load, run, same, two_at_a_time
@@ -98,3 +100,15 @@ def test_another_seed_another_run(n, env, runs):
     """The seed reaches what it should: another gives other weights."""
     policy = load(n).train(env, **SETTINGS[env] | {"seed": 4})
     assert not same(policy.state_dict(), runs[env, (n,)][1])
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1"])
+def test_the_number_of_threads_changes_nothing(env, runs, tmp_path):
+    """A command line gives the same run to the bit whatever OMP_NUM_THREADS says."""
+    printed, saved = runs[env, (6,)]
+    flags = [x for flag, y in SETTINGS[env].items() for x in (f"--{flag}", y)]
+    for threads in ("2", "4"):
+        path, env_vars = tmp_path / threads, os.environ | {"OMP_NUM_THREADS": threads}
+        result = run(6, "--env", env, *flags, "--save", path, env=env_vars)
+        assert result.stdout == printed
+        assert same(torch.load(path, weights_only=True), saved)

@@ -9,11 +9,13 @@ import sys
 import pytest
 import readme
 import torch
-from common import ROOT, SCRIPTS, defaults, run
+from common import ROOT, SCRIPTS, run
 from conftest import on_all
 
-TEXT = readme.README.read_text()
+FIRST, EVIDENCE = PAGES = [page.read_text() for page in readme.PAGES]
+TEXT = FIRST + EVIDENCE
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+on_both = pytest.mark.parametrize("page", [0, 1], ids=["first", "evidence"])
 # regular expressions: the signs of the page and of the docstrings, in this order, as the
 # names and operators that compute() knows
 SIGNS = {
@@ -22,6 +24,7 @@ SIGNS = {
     r"\\pi_\{old\}": "pi_old",
     r"\\pi_\\theta": "pi",
     r"\\(pi|tau|log|min|mid|epsilon|gamma)\b": r"\1",
+    r"\\rho": "ratio",
     r" mid ": "|",
     r"\\frac\{(.*?)\}\{(.*?)\}": r"(\1) / (\2)",
     r"log pi\(a_t\|s_t\)": "logp",
@@ -29,7 +32,7 @@ SIGNS = {
     r"R\(tau\)": "ret",
     r"V\(s_t\)": "value",
     r"R_\{t ?\+ ?1\}": "ret[1:]",
-    r"\b(r|R|A|rew)_t\b": r"\1",
+    r"\b(r|R|A|ratio)_t\b": r"\1",
     r"(?<=[\w)]) +(?=[a-zA-Z(])": " * ",
 }
 COMMANDS = sorted(set(re.findall(r"python [1-6]_\w+\.py[^`|&\n]*", TEXT)))
@@ -50,10 +53,11 @@ def compute(formula, names):
     return eval(formula, known | names)
 
 
-def test_quotes_diffs_and_tables_are_fresh():
+@on_both
+def test_quotes_diffs_and_tables_are_fresh(page):
     """`python tests/evidence/readme.py` would change nothing."""
-    assert readme.PART.search(TEXT)
-    assert readme.fresh(TEXT) == TEXT
+    assert readme.PART.search(PAGES[page])
+    assert readme.fresh(PAGES[page]) == PAGES[page]
 
 
 def test_no_part_is_missing():
@@ -66,13 +70,14 @@ def test_no_part_is_missing():
     assert "```diff" not in readme.PART.sub("", TEXT)
 
 
-def test_counts_in_the_captions():
-    """Solved is told of as many epochs and episodes as the default --num_envs makes it."""
-    num_envs = defaults(6)["num_envs"]
-    epochs = -(-100 // num_envs)
-    told = re.findall(r"last (\w+) epochs, (\d+) episodes", TEXT)
-    words = ["no", "one", "two", "three", "four", "five"]
-    assert {*told} == {(words[epochs], str(epochs * num_envs))}
+def test_the_first_page_is_short():
+    """3,000 words at most in all, 1,300 of them prose to the end of rung 6."""
+    assert len(FIRST.split()) <= 3000
+    story = readme.PART.sub("", FIRST.split("## Questions")[0])
+    story = re.sub(
+        r"^```.*?^```|\$\$.*?\$\$", "", story, flags=re.MULTILINE | re.DOTALL
+    )
+    assert len(story.split()) <= 1300
 
 
 def test_quotes_within_a_line_are_fresh():
@@ -91,15 +96,23 @@ def test_a_stale_part_is_noticed():
     assert readme.fresh(stale) != stale
 
 
-def test_links_lead_somewhere():
-    """Relative links name files that exist, and #links headings of the page."""
-    links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
+def slugs(text):
+    """Return the anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles]
+
+
+@on_both
+def test_links_lead_somewhere(page):
+    """Relative links name files that exist, and headings of the page they lead to."""
+    links = re.findall(r"\]\(([^)\s]+)\)", PAGES[page])
     local = [link for link in links if not link.startswith("http")]
-    titles = re.findall(r"^#+ (.*)", TEXT, re.MULTILINE)
-    slugs = [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles]
     assert local
     for link in local:
-        assert link[1:] in slugs if link[0] == "#" else (ROOT / link).exists(), link
+        file, _, anchor = link.partition("#")
+        path = readme.PAGES[page].parent / file if file else readme.PAGES[page]
+        assert path.exists(), link
+        assert not anchor or anchor in slugs(path.read_text()), link
 
 
 def test_named_tests_exist():
@@ -109,8 +122,8 @@ def test_named_tests_exist():
     assert names
     for name in names:
         assert f"def {name}(" in tests, name
-    for name in re.findall(r"`(?:python )?(?:tests/)?(\w+\.py)`", TEXT):
-        assert any((ROOT / folder / name).exists() for folder in (".", "tests")), name
+    for name in re.findall(r"`(?:python )?(tests/\S+?\.py)\b", TEXT):
+        assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -173,17 +186,19 @@ def test_equations_are_the_losses(scripts, n):
     batch = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)).double()
     logp, old, adv, ret, value = (x.clone().requires_grad_() for x in batch)
     names = {"logp": logp, "ret": ret, "R": ret, "A": adv, "value": value}
-    names |= {"pi": logp.exp(), "pi_old": old.exp(), "r": (logp - old).exp()}
+    names |= {"pi": logp.exp(), "pi_old": old.exp(), "ratio": (logp - old).exp()}
     names |= {"epsilon": 0.2, "clip_ratio": 0.2}
-    text = re.search(r"^    loss = -mean of (.*)", scripts[n].__doc__, re.MULTILINE)[1]
-    formula, *definitions = re.split(r",\s+(?=\S+ = )", text)
-    for name, meaning in (x.split(" = ") for x in definitions if x[0] != "R"):
-        names[name.removesuffix("_t")] = compute(meaning, names)
+    equations = re.findall(r"(\w+) = (.*?)(?:,   |\n)", scripts[n].__doc__)
+    (_, formula), *meanings = equations
+    formula = formula.removeprefix("-mean of ")
+    for name, meaning in meanings:
+        if name in ("ratio_t", "A_t"):
+            names[name.removesuffix("_t")] = compute(meaning, names)
     args = [logp, old, adv, 0.2][: 3 if n < 6 else 4] if n > 3 else [logp, ret]
     args = [logp, ret - value] if n == 3 else args
     formulas = [formula]
     if n in (1, 4, 6):
-        section = TEXT.split(f"### {n}. ")[1]
+        section = FIRST.split(f"### {n}. ")[1]
         expectation = r"\\mathbb\{E\}(?:_\{\S*( \S+ \S+)?\})?\\[bB]ig\[(.*)\\[bB]ig\]"
         (formula,) = re.findall(rf"\$\$.* = {expectation}\$\$", section.split("###")[0])
         formulas.append(formula[1])
@@ -200,10 +215,11 @@ def test_equations_are_the_rewards_to_go(scripts):
     (sign,) = re.findall(r"\$\$R_t = \\sum_\{t' (\S+) t\} r_\{t'\}\$\$", TEXT)
     counts = {r"\ge": torch.triu, r"\le": torch.tril}[sign](torch.ones(9, 9).double())
     torch.testing.assert_close(counts @ rew, scripts[2].reward_to_go(rew))
-    assert "R_t = rew_t + ... + rew_{T-1}" in scripts[2].__doc__  # the same in words
-    ret, gamma = scripts[3].reward_to_go(rew, 0.9), 0.9
-    page = re.search(r"discounts, \$R_t = (.*?)\$", TEXT)[1]
-    doc = re.search(r"R_t = (rew_t.*)", scripts[3].__doc__)[1]
-    names = {"rew": rew[:-1], "r": rew[:-1], "ret": ret, "gamma": gamma}
-    for formula in (page, doc):
-        torch.testing.assert_close(compute(formula, names), ret[:-1])
+    page = re.search(r"discounts: \$R_t = (.*?)\$", TEXT)[1]
+    two, three = (
+        re.search(r"R_t = (r_t.*)", scripts[n].__doc__)[1].strip() for n in (2, 3)
+    )
+    undiscounted, ret = scripts[2].reward_to_go(rew), scripts[3].reward_to_go(rew, 0.9)
+    for formula, true in ((two, undiscounted), (three, ret), (page, ret)):
+        names = {"r": rew[:-1], "ret": true, "gamma": 0.9}
+        torch.testing.assert_close(compute(formula, names), true[:-1])

@@ -171,6 +171,7 @@ def test_max_ep_len_cuts(n, kind):
 def test_environments_get_the_actions_of_the_batch(n, kind, actions):
     """Each action reaches its environment at its step; a Box action clipped on its way only."""
     envs, (batch,) = play(n, kind + actions)
+    envs = envs.unwrapped  # without the wrapper that clips
     space, mask = envs.single_action_space, batch["mask"]
     for i, env in enumerate(envs.envs):
         got = [act for episode, _, act in env.unwrapped.log if episode == 1]
@@ -236,7 +237,7 @@ def test_observations_are_flattened_as_gymnasium_does(n, space):
     """Dict, Tuple, Discrete, image and float64 observations come as gym.spaces.flatten's."""
     epoch = watch(n, f"Sampled{space}", epochs=1)[0]
     assert len(epoch.calls) >= 1
-    for i, env in enumerate(epoch.envs.envs):
+    for i, env in enumerate(epoch.envs.unwrapped.envs):
         seen = env.unwrapped.log[1:]
         flat = [gym.spaces.flatten(toy_envs.OBSERVATIONS[space], x) for x in seen]
         flat = torch.as_tensor(np.stack(flat).astype(np.float32))

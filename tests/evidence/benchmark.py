@@ -22,11 +22,9 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+from common import ROOT, SCRIPTS, defaults, rows
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from conftest import ROOT, SCRIPTS, defaults, rows
-
 # what every program that uses torch.optim pays before it learns anything
 FLOOR = (
     "import torch, gymnasium; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
@@ -38,10 +36,10 @@ TARGETS = {
     ("Pendulum-v1", 150): (-170, -220),
     ("InvertedPendulum-v5", 50): (990, 950),
     ("MountainCarContinuous-v0", 50): (90, 85),
-    ("InvertedDoublePendulum-v5", 100): (9000, 6000),
-    ("LunarLander-v3", 150): (230, 180),
-    ("LunarLanderContinuous-v3", 150): (150, 100),
     ("Hopper-v5", 100): (1000, 400),
+    ("LunarLander-v3", 150): (230, 180),
+    ("InvertedDoublePendulum-v5", 100): (9000, 6000),
+    ("LunarLanderContinuous-v3", 150): (150, 100),
 }
 # what the defaults do not learn, and flags that do where we know some
 OTHERS = (
@@ -122,9 +120,10 @@ def write(path, found):
 
 
 def measure(path, jobs, keep_curve=False):
-    """Run the jobs, (program, flags, seed), that the CSV does not have; return its rows.
+    """Run the jobs that the CSV does not have; return its rows.
 
-    ``flags`` may be a function of the rows so far, for a run that depends on another.
+    A job is (program, flags, seed). One of the peer may name another job behind these: it
+    then plays as many environment steps as that one did.
     """
     found, start = read(path), time.perf_counter()
     for i, (program, flags, seed, *of) in enumerate(jobs, 1):
@@ -132,7 +131,7 @@ def measure(path, jobs, keep_curve=False):
         if key in found:
             continue
         typed = flags
-        if of:  # the peer plays as many steps as script 6 did
+        if of:
             steps, last = (int(found[of[0]][name]) for name in ("steps", "last"))
             typed = f"{flags} --steps {steps} --last {last}"
         epochs, seconds, status = timed(python(program, typed, seed))
@@ -165,16 +164,17 @@ def cartpole(out, seeds):
 
 
 def environments(out, seeds):
-    """Scripts 6, 4 and 3 with --env and --epochs alone; after 6 the peer, for as long."""
-    jobs = []
+    """Script 6 with --env and --epochs alone, each followed by the peer for as many
+    steps; then scripts 4 and 3."""
+    jobs, rest = [], []
     for seed, (env, epochs) in product(range(min(seeds, 5)), TARGETS):
         flags = f"--env {env} --epochs {epochs}"
         ours = SCRIPTS[6].name, flags, seed
         jobs.append(ours)
         if seed < 3:
             jobs.append(("sb3_ppo.py", f"--env {env}", seed, ours))
-            jobs += [(SCRIPTS[n].name, flags, seed) for n in (4, 3)]
-    return measure(out / "environments.csv", jobs)
+            rest += [(SCRIPTS[n].name, flags, seed) for n in (4, 3)]
+    return measure(out / "environments.csv", jobs + rest)
 
 
 def others(out, seeds):

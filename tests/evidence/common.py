@@ -1,5 +1,6 @@
 """The six scripts, as modules and as the command lines that people type."""
 
+import ast
 import importlib.util
 import inspect
 import subprocess
@@ -22,6 +23,17 @@ def load(n):
 def load_all():
     """Return the six scripts as fresh module objects, by number."""
     return {n: load(n) for n in SCRIPTS}
+
+
+def definitions(n):
+    """Return script n's top-level functions and classes by name, in order, as source."""
+    source, found = SCRIPTS[n].read_text(), {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node, *node.decorator_list], key=lambda x: x.lineno).lineno
+            lines = source.splitlines()[first - 1 : node.end_lineno]
+            found[node.name] = "\n".join(lines)
+    return found
 
 
 def defaults(n):

@@ -13,10 +13,12 @@ from pathlib import Path
 import exact
 import matplotlib as mpl
 import numpy as np
-from common import ROOT, SCRIPTS, load_all, read
+from benchmark import HERE, read
+from common import SCRIPTS, load_all
 from matplotlib import pyplot as plt
 
 GREY, BLUE, ORANGE = "#848d97", "#2f81f7", "#db6d28"
+COLOURS = GREY, "#a371f7", "#3fb950", ORANGE, "#f2cc60", BLUE  # scripts 1 to 6
 PAGES = {"light": "#ffffff", "dark": "#0d1117"}  # GitHub's
 STYLE = {
     "svg.hashsalt": "ladder",  # without it the ids in the file are random
@@ -35,26 +37,29 @@ STYLE |= dict.fromkeys((*GREYS, "xtick.color", "ytick.color", "grid.color"), GRE
 
 
 def curves(folder):
-    """Return (an epoch's mean) against environment steps, a panel for each script.
+    """Return (an epoch's mean) against environment steps: the median of each script.
 
-    Over the seeds: median, quartiles and range, as far as every seed has gone, for the
-    runs that took more steps are the ones that went well.
+    Each line ends where its first run ends. 4 and 5 are one line, drawn in turn.
     """
-    runs = read(folder / "curves.csv", "script", "seed")
-    grid, bands = np.linspace(0, 1e6, 201), {}
-    for path in SCRIPTS.values():
-        mine = [run for (name, _), run in runs.items() if name == path.name]
-        x = grid[grid <= min(run["steps"][-1] for run in mine)]
-        rets = [np.interp(x, run["steps"], run["return"]) for run in mine]
-        bands[path.name] = x / 1000, np.percentile(rets, (0, 25, 50, 75, 100), axis=0)
-    figure, axes = plt.subplots(2, 3, figsize=(9, 4.8), sharex=True, sharey=True)
-    for ax, (name, (x, band)) in zip(axes.flat, bands.items(), strict=True):
-        ax.fill_between(x, band[0], band[4], color=BLUE, alpha=0.2, linewidth=0)
-        ax.fill_between(x, band[1], band[3], color=BLUE, alpha=0.35, linewidth=0)
-        ax.plot(x, band[2], color=BLUE)
-        ax.set(title=name, xlim=(0, 1000), xticks=range(0, 1000, 200), ylim=(0, 515))
-    figure.supxlabel("environment steps, in thousands", color=GREY, size=10)
-    figure.supylabel("return", color=GREY, size=10)
+    found = {}
+    for row in read(folder / "cartpole.csv").values():
+        found.setdefault(row["program"], []).append(row["curve"])
+    figure, ax = plt.subplots(figsize=(9, 4))
+    for path, colour in zip(SCRIPTS.values(), COLOURS, strict=True):
+        runs = []
+        for curve in found[path.name]:
+            points = [point.split(":") for point in curve.split()]
+            runs.append(np.array(points, dtype=float).T)
+        x = np.linspace(
+            max(run[0, 0] for run in runs), min(r[0, -1] for r in runs), 200
+        )
+        rets = [np.interp(x, *run) for run in runs]
+        dashes = (0, (4, 4)) if path.name[0] == "5" else "-"
+        label = path.name
+        ax.plot(x / 1000, np.median(rets, 0), color=colour, ls=dashes, label=label)
+    ax.set(xlabel="environment steps, in thousands", ylabel="return", ylim=(0, 515))
+    ax.set_xlim(left=0)
+    ax.legend(loc="lower right")
     return figure
 
 
@@ -76,38 +81,30 @@ def variance(_):
 def break_(folder):
     """Return of the last 10 epochs against --train_pi_iters, a panel for each --lr.
 
-    Scripts 4 and 6: a line through the means, a dot for each seed, a cross at 0 for a
-    run that diverged.
+    Scripts 4 and 6: a line through the medians, a dot for each seed; a run that diverged
+    counts as 0.
     """
-    runs = read(folder / "break.csv", "script", "lr", "train_pi_iters")
-    lrs = sorted({lr for _, lr, _ in runs})
+    found = {}
+    for row in read(folder / "break.csv").values():
+        _, lr, _, iters = row["flags"].split()
+        tail = np.nan_to_num(row["tail"])
+        cell = found.setdefault((row["program"], float(lr)), {})
+        cell.setdefault(int(iters), []).append(tail)
+    lrs = sorted({lr for _, lr in found})
     figure, axes = plt.subplots(1, len(lrs), figsize=(9, 3.2), sharey=True)
-    for (n, colour, shift), (ax, lr) in (
-        (style, panel)
-        for style in ((4, ORANGE, 0.97), (6, BLUE, 1.03))
-        for panel in zip(axes, lrs, strict=True)
-    ):
-        name = SCRIPTS[n].name
-        cells = {
-            int(iters): {c: np.array(run[c]) for c in ("tail", "status")}
-            for (script, rate, iters), run in runs.items()
-            if script == name and rate == lr
-        }
-        means = [np.mean(run["tail"]) for run in cells.values()]
-        ax.plot(list(cells), means, color=colour, label=name)
-        for iters, run in cells.items():
-            failed = run["status"] != 0
-            for which, marker, size in ((~failed, "o", 14), (failed, "x", 30)):
-                y = run["tail"][which]
-                x = np.full(len(y), iters * shift)  # aside, so that both can be seen
-                ax.scatter(x, y, size, color=colour, marker=marker, clip_on=False)
-        ax.set(title=f"--lr {lr:g}", xscale="log", ylim=(0, 510))
-        ax.set_xticks(list(cells), list(cells))
-        ax.minorticks_off()
+    for n, colour, shift in ((4, ORANGE, 0.97), (6, BLUE, 1.03)):
+        for lr, ax in zip(lrs, axes, strict=True):
+            cells = found[SCRIPTS[n].name, lr]
+            medians = [np.median(tails) for tails in cells.values()]
+            ax.plot(list(cells), medians, color=colour, label=SCRIPTS[n].name)
+            for iters, tails in cells.items():
+                x = np.full(len(tails), iters * shift)  # aside, so that both are seen
+                ax.scatter(x, tails, 14, color=colour, clip_on=False)
+            ax.set(title=f"--lr {lr:g}", xscale="log", ylim=(0, 510))
+            ax.set_xticks(list(cells), list(cells))
+            ax.minorticks_off()
     axes[0].set_ylabel("return, last 10 epochs")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2
-    )
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center")
     figure.supxlabel("--train_pi_iters", color=GREY, size=10)
     return figure
 
@@ -115,7 +112,7 @@ def break_(folder):
 def main():
     """Read the flags, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=ROOT / "tests" / "figures")
+    parser.add_argument("--folder", type=Path, default=HERE)
     parser.add_argument("--png", action="store_true", help="one per page colour, too")
     args = parser.parse_args()
     mpl.rcParams.update(STYLE)

@@ -1,4 +1,4 @@
-"""Write into README.md all that other files know better: quotes, diffs, tables.
+"""Write into the two README.md all that other files know better: quotes, diffs, tables.
 
     python tests/evidence/readme.py
 
@@ -15,18 +15,19 @@ import shlex
 import statistics
 import textwrap
 
+import benchmark
 import exact
-from common import ROOT, SCRIPTS, defaults, load, load_all, read
+from common import ROOT, SCRIPTS, load, load_all
 
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "tests" / "evidence" / "README.md"]
 PART = re.compile(r"(<!-- (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
     3: "subtract a learned V(s), which also bootstraps cut episodes; discount rewards",
-    4: "reuse the batch for several steps, reweighted by r = pi / pi_old",
+    4: "reuse the batch for several steps, reweighted by ratio = pi / pi_old",
     5: "the same gradient with the log written back",
-    6: "stop pushing r further out of [1 - eps, 1 + eps]",
+    6: "stop pushing once the ratio has left [1 - eps, 1 + eps]",
 }
 
 
@@ -55,10 +56,19 @@ def fence(language, lines):
     return "\n".join(["", f"```{language}", *lines, "```", ""])
 
 
+# a line that only takes a flag in: in train's signature, in its checks, on the command line
+PLUMBING = re.compile(r'[+-]    (\w+=\S+,$|assert .*f"--|parser\.add_argument)')
+
+
 def diff(a, b):
-    """The lines of code that change from script a to script b, as a diff block."""
-    names = [f"--- {SCRIPTS[int(a)].name}", f"+++ {SCRIPTS[int(b)].name}"]
-    return fence("diff", names + changes(int(a), int(b)))
+    """The lines of code that change from script a to script b, as a diff block, without
+    those that only take a flag in, which the block says."""
+    lines = [f"--- {SCRIPTS[int(a)].name}", f"+++ {SCRIPTS[int(b)].name}"]
+    all_lines = changes(int(a), int(b))
+    kept = [line for line in all_lines if not PLUMBING.match(line)]
+    if len(kept) < len(all_lines):
+        lines.append("@@ without the lines that only take in the new flags @@")
+    return fence("diff", lines + kept)
 
 
 def quote(n, start, count=None):
@@ -79,156 +89,122 @@ def table(head, body):
     return "\n".join(["", *("| " + " | ".join(map(str, r)) + " |" for r in rows), ""])
 
 
-def measured(name, key):
-    """The rows of the benchmark's CSV of that name: {value of ``key``: {column: list}}."""
-    found = read(ROOT / f"tests/evidence/{name}.csv", key)
-    return {value: columns for (value,), columns in found.items()}
+def spread(values, digits=0, worst=min):
+    """Return the median of some numbers and, in brackets, the worst; "-" for infinite."""
+    two = statistics.median(values), worst(values)
+    median, bad = (f"{x:,.{digits}f}" if math.isfinite(x) else "-" for x in two)
+    return f"{median} ({bad})"
+
+
+def measured(section, key):
+    """The rows of the benchmark's CSV: {value of key(row): [row, ...]}, in their order."""
+    found = {}
+    for row in benchmark.read(benchmark.HERE / f"{section}.csv").values():
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def column(runs, name):
+    """Return one column of some rows; a run that failed counts as never solved."""
+    return [row[name] for row in runs]
 
 
 def rungs():
-    """The table of the six scripts: idea, loss, changed lines, steps and seconds to solve."""
-    found, body = measured("runs", "script"), []
+    """The six scripts: idea, loss, changed lines, and what they reach on CartPole-v1."""
+    found, body = measured("cartpole", lambda row: row["program"]), []
     for n, path in SCRIPTS.items():
         loss = inspect.getsource(load(n).policy_loss).splitlines()[-1]
-        before, run = {1: None, 6: 4}.get(n, n - 1), found[path.name]
+        before, runs = {1: None, 6: 4}.get(n, n - 1), found[path.name]
         body.append(
             [
                 f"[{path.name}]({path.name})",
                 IDEAS[n],
                 f"`{loss.strip().removeprefix('return ')}`",
                 f"{len(changes(before, n))} (from {before})" if before else "",
-                f"{statistics.median(run['steps']) / 1000:.0f}k",
-                f"{statistics.median(run['seconds']):.1f}",
+                f"{statistics.median(column(runs, 'tail')):.0f}",
             ]
         )
-    head = ["file", "idea", "loss", "changed lines", "steps", "seconds"]
+    head = ["file", "idea", "loss", "changed lines", "return at the end"]
     return table(head, body)
 
 
-def speed():
-    """Whole-process time to solve, as ratios, and what comes after, from runs.csv."""
-    found, body = measured("runs", "script"), []
-    bare = statistics.median(found["import torch, gymnasium"]["process"])
-    peer = statistics.median(found["sb3"]["seconds"])
-    for path in SCRIPTS.values():
-        run = found[path.name]
-        seconds, tails = statistics.median(run["seconds"]), run["tail"]
-        lows = [x for x in run["low"] if not math.isnan(x)]
-        count = sum(math.isfinite(x) for x in run["epoch"])
-        body.append(
-            [
-                f"`{path.name}`",
-                f"{count} of {len(tails)}",
-                f"{seconds / bare:.1f}",
-                f"{peer / seconds:.1f}",
-                f"{statistics.median(tails):.1f} ({min(tails):.1f})",
-                tails.count(500),
-                f"{min(lows):.0f}",
-            ]
-        )
-    solved = sum(map(math.isfinite, found["sb3"]["epoch"]))
-    count = f"{solved} of {len(found['sb3']['epoch'])}"
-    body.append(["SB3's PPO", count, f"{peer / bare:.1f}", "1.0", "", "", ""])
-    head = ["script", "solved", "time / imports", "SB3's time / script's"]
-    head += ["last 10 epochs (worst seed)", "seeds at 500.0", "lowest once solved"]
-    return table(head, body)
-
-
-def steadiness():
-    """What scripts 4 and 6 come to as the policy step grows, from break.csv."""
-    found, cells = measured("break", "script"), {}
-    for n in (4, 6):
-        columns = (found[SCRIPTS[n].name][x] for x in ("lr", "train_pi_iters", "tail"))
-        for lr, iters, tail in zip(*columns, strict=True):
-            cells.setdefault((lr, iters), {4: [], 6: []})[n].append(tail)
-    body = []
-    for (lr, iters), tails in sorted(cells.items()):
-        both = [
-            f"{statistics.mean(tails[n]):.0f} ({min(tails[n]):.0f})" for n in (4, 6)
+def cartpole():
+    """What each program needs to solve CartPole-v1 and what comes after: cartpole.csv."""
+    found, body = measured("cartpole", lambda row: row["program"]), []
+    floor = statistics.median(column(found.pop(benchmark.FLOOR), "process"))
+    peer = statistics.median(column(found["sb3_ppo.py"], "solved_seconds"))
+    for name, runs in found.items():
+        steps, seconds = column(runs, "solved_steps"), column(runs, "solved_seconds")
+        ratio = statistics.median(seconds)
+        cells = [
+            f"{sum(map(math.isfinite, steps))} of {len(runs)}",
+            spread([x / 1000 for x in steps], worst=max),
+            f"{ratio / floor:.2f}" if math.isfinite(ratio) else "-",
+            f"{peer / ratio:.1f}" if math.isfinite(ratio) else "-",
+            spread(column(runs, "tail"), 1),
         ]
-        body.append([f"`--lr {lr:g} --train_pi_iters {iters:g}`", *both])
-    return table(["flags", "script 4", "script 6"], body)
-
-
-def cost():
-    """Steps per second and discarded steps for each number of environments, scale.csv."""
-    body = []
-    for env, x in measured("scale", "env").items():
-        cells = {}
-        for n, rate, lost in zip(x["num_envs"], x["rate"], x["discarded"], strict=True):
-            cells.setdefault(n, []).append((rate, lost))
-        rates, losts = (
-            [statistics.median(pair[i] for pair in cell) for cell in cells.values()]
-            for i in (0, 1)
-        )
-        body.append([f"{env}, steps per second", *(f"{x:,.0f}" for x in rates)])
-        body.append([f"{env}, discarded", *(f"{x:.0%}" for x in losts)])
-    return table(["`--num_envs`", *(f"{n:g}" for n in cells)], body)
-
-
-def limit():
-    """How close an epoch is to the calls that it cannot do without, from limit.csv."""
-    body = []
-    for name, run in measured("limit", "script").items():
-        x = run["ratio"]
-        three = f"{statistics.median(x):.2f} ({min(x):.2f}-{max(x):.2f})"
-        body.append([f"`{name}`", three])
-    head = "an epoch's time / its bare calls': median (range of epochs)"
-    return table(["script", head], body)
+        body.append([f"`{name}`", *cells])
+    head = ["program", "solved", "thousand steps until solved (slowest)"]
+    head += ["time / floor", "SB3's time / its", "last 10 epochs (worst)"]
+    return table(head, sorted(body))
 
 
 def environments():
-    """What the scripts reach elsewhere with flags only, from environments.csv."""
-    body = []
-    for command, x in measured("environments", "command").items():
-        assert not any(x["status"]), f"{command} failed: measure it again"
-        tails = sorted(x["tail"])
-        digits = 2 if max(map(abs, tails)) < 2 else 0
-        reached = (f"{y:.{digits}f}" for y in (statistics.median(tails), tails[0]))
-        body.append(
-            [
-                f"`{command}`",
-                "{} ({})".format(*reached),
-                f"{statistics.median(x['steps']) / 1000:,.0f}k",
-                f"{statistics.median(x['seconds']):.0f}",
-            ]
-        )
-    return table(["command", "return (worst seed)", "steps", "seconds"], body)
+    """What scripts 6, 4, 3 and the peer reach with their defaults: environments.csv."""
+    key = lambda row: (re.search(r"--env (\S+)", row["flags"])[1], row["program"])
+    found, body = measured("environments", key), []
+    for env, epochs in benchmark.TARGETS:
+        cells = []
+        for name in (SCRIPTS[6].name, SCRIPTS[4].name, SCRIPTS[3].name, "sb3_ppo.py"):
+            runs = found.get((env, name), [])
+            cells.append(spread(column(runs, "tail")) if runs else "")
+        ours, peer = (found.get((env, x), []) for x in (SCRIPTS[6].name, "sb3_ppo.py"))
+        seeds = {row["seed"] for row in peer}
+        pairs = [row["process"] for row in ours if row["seed"] in seeds]
+        if peer:
+            both = (statistics.median(x) for x in (column(peer, "process"), pairs))
+            cells.append(f"{next(both) / next(both):.1f}")
+        thousand = statistics.median(column(ours, "steps")) / 1000 if ours else math.nan
+        body.append([env, epochs, f"{thousand:,.0f}", *cells])
+    head = ["environment", "epochs", "thousand steps", "script 6", "script 4"]
+    head += ["script 3", "SB3's PPO", "SB3's time / 6's"]
+    return table(head, body)
 
 
-def flags():
-    """The table of flags and their defaults, from the scripts' signatures."""
-    of = {n: defaults(n) for n in SCRIPTS}
-    body = []
-    for name, meaning in FLAGS.items():
-        have = [n for n in SCRIPTS if name in of[n]]
-        value = of[have[-1]][name]
-        if isinstance(value, tuple):
-            value = " ".join(map(str, value))
-        flag = "--env" if name == "env_name" else f"--{name}"
-        scripts = f"{have[0]}-{have[-1]}" if len(have) > 1 else have[0]
-        shown = "" if value is False or value == "" else f"`{value}`"
-        body.append([f"`{flag}`", scripts, shown, meaning])
-    return table(["flag", "scripts", "default", "meaning"], body)
+def others():
+    """What the defaults do not learn, and flags that do: others.csv."""
+    found = measured("others", lambda row: row["flags"])
+    body = [
+        [f"`python {SCRIPTS[6].name} {flags}`", spread(column(runs, "tail"), 2)]
+        for flags, runs in found.items()
+    ]
+    return table(["command", "return"], body)
 
 
-FLAGS = {
-    "env_name": "Gymnasium id, or `module:id` of your own (see below); also `--env_name`, `train(env_name=)`",
-    "hidden_sizes": "units of each hidden layer, as in `--hidden_sizes 64 64`",
-    "lr": "step size of the policy",
-    "epochs": "rounds of play and update",
-    "num_envs": "environments side by side; each plays one whole episode per epoch",
-    "render": "watch one more episode per epoch in a window, in real time; needs a display",
-    "seed": "seeds torch and the environments",
-    "max_ep_len": "cut any episode here; the environment's own limit still holds",
-    "device": "`cpu`, `cuda`, `cuda:1`, ...",
-    "save": "file for the policy's state_dict, replaced after every epoch",
-    "gamma": "discount",
-    "vf_lr": "step size of V",
-    "train_v_iters": "steps of V per epoch",
-    "train_pi_iters": "steps of the policy per epoch",
-    "clip_ratio": "eps: no push further out once the ratio is this far from 1",
-}
+def breaks():
+    """What scripts 4 and 6 come to as the policy step grows: break.csv."""
+    found = measured("break", lambda row: (row["flags"], row["program"]))
+    flags = dict.fromkeys(flags for flags, _ in found)
+    names = [SCRIPTS[n].name for n in (4, 6)]
+    body = [
+        [
+            f"`{x}`",
+            *(spread(column(found.get((x, name), []), "tail")) for name in names),
+        ]
+        for x in flags
+    ]
+    return table(["flags", *(f"`{name}`" for name in names)], body)
+
+
+def scale():
+    """Steps per second, updates and start included, by --num_envs: scale.csv."""
+    key = lambda row: re.findall(r"--env (\S+) .*--num_envs (\d+)", row["flags"])[0]
+    cells = {}
+    for (env, num_envs), runs in measured("scale", key).items():
+        rate = statistics.median(row["steps"] / row["process"] for row in runs)
+        cells.setdefault(env, {})[num_envs] = f"{rate:,.0f}"
+    head = ["`--num_envs`", *next(iter(cells.values()))]
+    return table(head, [[env, *row.values()] for env, row in cells.items()])
 
 
 def variance():
@@ -261,8 +237,8 @@ def post():
     return table(["loss", "value", "gradient with respect to the new scores"], body)
 
 
-PARTS = {"rungs", "quote", "diff", "post", "variance", "speed", "steadiness", "limit"}
-PARTS |= {"cost", "environments", "flags"}
+PARTS = {"rungs", "quote", "diff", "post", "environments", "peers"}
+PARTS |= {"variance", "cartpole", "others", "breaks", "scale"}
 
 
 def fresh(text):
@@ -276,4 +252,5 @@ def fresh(text):
 
 
 if __name__ == "__main__":
-    README.write_text(fresh(README.read_text()))
+    for page in PAGES:
+        page.write_text(fresh(page.read_text()))
