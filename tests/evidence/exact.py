@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
 from common import load_all
 
 STATES, HORIZON = 3, 3
