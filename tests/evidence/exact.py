@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-
 from common import load_all
 
 STATES, HORIZON = 3, 3

@@ -10,13 +10,12 @@ and dark pages, and stay the same byte for byte as long as the data do.
 import argparse
 from pathlib import Path
 
+import exact
 import matplotlib as mpl
 import numpy as np
-from matplotlib import pyplot as plt
-
-import exact
 from benchmark import HERE, read
 from common import SCRIPTS, load_all
+from matplotlib import pyplot as plt
 
 GREY, BLUE, ORANGE = "#848d97", "#2f81f7", "#db6d28"
 COLOURS = GREY, "#a371f7", "#3fb950", ORANGE, "#f2cc60", BLUE  # scripts 1 to 6

@@ -2,11 +2,12 @@
 
     python tests/evidence/readme.py
 
-A part between ``<!-- name arguments -->`` and ``<!-- end -->`` is the output of the
+A part between ``<!--name arguments-->`` and ``<!--end-->`` is the output of the
 function of that name below. ``test_readme.py`` fails when a part has gone stale.
 """
 
 import ast
+import csv
 import difflib
 import inspect
 import math
@@ -20,11 +21,11 @@ import exact
 from common import ROOT, SCRIPTS, load, load_all
 
 PAGES = [ROOT / "README.md", ROOT / "tests" / "evidence" / "README.md"]
-PART = re.compile(r"(<!-- (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!--(\w+)(.*?)-->\n).*?(<!--end-->)", re.DOTALL)
 IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
-    3: "subtract a learned V(s), which also bootstraps cut episodes; discount rewards",
+    3: "subtract a learned V(s), which also closes cut episodes; discount",
     4: "reuse the batch for several steps, reweighted by ratio = pi / pi_old",
     5: "the same gradient with the log written back",
     6: "stop pushing once the ratio has left [1 - eps, 1 + eps]",
@@ -57,7 +58,7 @@ def fence(language, lines):
 
 
 # a line that only takes a flag in: in train's signature, in its checks, on the command line
-PLUMBING = re.compile(r'[+-]    (\w+=\S+,$|assert .*f"--|parser\.add_argument)')
+PLUMBING = re.compile(r'[+-] +(\w+=\S+,$|assert .*f"|parser\.add_argument)')
 
 
 def diff(a, b):
@@ -124,7 +125,7 @@ def rungs():
                 f"{statistics.median(column(runs, 'tail')):.0f}",
             ]
         )
-    head = ["file", "idea", "loss", "changed lines", "return at the end"]
+    head = ["file", "idea", "loss", "changed lines", "return"]
     return table(head, body)
 
 
@@ -207,6 +208,55 @@ def scale():
     return table(head, [[env, *row.values()] for env, row in cells.items()])
 
 
+def compared():
+    """The rows of peers.csv in pairs, (in float32, in float64), sorted by script."""
+    with open(benchmark.HERE / "peers.csv") as file:
+        found = list(csv.DictReader(file))
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return sorted(pairs, key=lambda pair: pair[0]["script"])
+
+
+def losses():
+    """Where each script's loss is met, by how equal it is in float32, from peers.csv."""
+    body = {n: {"yes": {}, "last bits": {}, "no": {}} for n in "3456"}
+    for row, _ in compared():
+        if "return" in row["called"] or "reward2go" in row["called"]:
+            continue
+        name = re.split(r"[. ,](?!train|update|_)", row["called"])[0]
+        name = name.removeprefix("compute_policy_loss_").split("._")[0]
+        why = f" ({row['cause']})" if row["equal_to_the_bit"] == "no" else ""
+        cell = body["3" if row["script"] == "2" else row["script"]]
+        cell = cell[row["equal_to_the_bit"]].setdefault(row["library"], {})
+        if kind := re.search(r"loss_type (\w+)", row["called"]):
+            name = kind[1]
+        cell[f"`{name}`{why}"] = None
+    lines = [
+        [
+            "1, 2, 3" if n == "3" else n,
+            *(
+                "; ".join(f"{lib} {', '.join(x)}" for lib, x in cell.items())
+                for cell in row.values()
+            ),
+        ]
+        for n, row in body.items()
+    ]
+    head = ["script", "equal to the bit", "but for the last bits", "other, by choice"]
+    return table(head, lines)
+
+
+def peers():
+    """Every comparison with a library's loss, in float32 and float64, from peers.csv."""
+    body = []
+    for single, double in compared():
+        name = f"{single['library']} {single['version']}: `{single['called']}`"
+        row = [single["script"], name, single["batches"]]
+        row += [x["equal_to_the_bit"] for x in (single, double)]
+        largest = max(float(x["largest_difference"]) for x in (single, double))
+        body.append([*row, f"{largest:.0e}" if largest else "", double["cause"]])
+    head = ["script", "library: code", "batches", "float32", "float64"]
+    return table([*head, "largest difference", "cause"], body)
+
+
 def variance():
     """The exact variance of the gradient estimate per weight, from ``tests/evidence/exact.py``."""
     mdp, theta, _ = exact.random_mdp(0)
@@ -237,7 +287,7 @@ def post():
     return table(["loss", "value", "gradient with respect to the new scores"], body)
 
 
-PARTS = {"rungs", "quote", "diff", "post", "environments", "peers"}
+PARTS = {"rungs", "quote", "diff", "post", "environments", "losses", "peers"}
 PARTS |= {"variance", "cartpole", "others", "breaks", "scale"}
 
 
