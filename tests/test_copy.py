@@ -5,7 +5,7 @@ import inspect
 import gymnasium as gym
 import pytest
 import torch
-from common import SCRIPTS, definitions, load
+from common import definitions
 from conftest import on_all
 
 # what the README tells to copy, and the imports that it needs
@@ -21,27 +21,23 @@ IMPORTS = {
 
 
 def copy(n, names):
-    """Return an empty module with the sources of some of script n's functions."""
+    """Return the last of some of script n's functions, from a module with these alone."""
     module = {"__name__": "copied"}
     for source in (IMPORTS[names], *(definitions(n)[x] for x in names.split(", "))):
         exec(source, module)  # noqa: S102 - the repository's own text
-    return module
+    return module[names.split(", ")[-1]]
 
 
 @on_all
-def test_policy_loss_is_copied_alone(n):
-    """It gives a scalar for inputs of shape (batch,)."""
-    arguments = inspect.signature(load(n).policy_loss).parameters
+def test_losses_and_returns_are_copied_alone(n):
+    """policy_loss gives a scalar for inputs (batch,), reward_to_go (T, N) for (T, N)."""
+    loss = copy(n, "policy_loss")
+    arguments = inspect.signature(loss).parameters
     inputs = [0.2 if name == "clip_ratio" else torch.ones(5) for name in arguments]
-    assert copy(n, "policy_loss")["policy_loss"](*inputs).shape == ()
-
-
-@pytest.mark.parametrize("n", [n for n in SCRIPTS if n > 1])
-def test_reward_to_go_is_copied_alone(n):
-    """It gives (T, N) for (T, N)."""
-    gamma = [0.5] if n > 2 else []
-    ret = copy(n, "reward_to_go")["reward_to_go"](torch.ones(3, 2), *gamma)
-    assert ret[:, 0].tolist() == ([1.75, 1.5, 1] if gamma else [3, 2, 1])
+    assert loss(*inputs).shape == ()
+    if n >= 2:
+        ret = copy(n, "reward_to_go")(torch.ones(3, 2), *[0.5] * (n >= 3))
+        assert ret[:, 0].tolist() == ([1.75, 1.5, 1] if n >= 3 else [3, 2, 1])
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
@@ -49,22 +45,22 @@ def test_reward_to_go_is_copied_alone(n):
 def test_rollout_and_networks_are_copied_alone(n, env):
     """A copied Policy plays whole episodes in environments of a copied make_envs, through
     a copied rollout."""
-    envs = copy(n, "make_envs")["make_envs"](env, 3)
+    envs = copy(n, "make_envs")(env, 3)
     obs_dim = envs.single_observation_space.shape[0]
-    policy = copy(n, "mlp, Policy")["Policy"](obs_dim, envs.single_action_space, (4,))
-    obs, act, rew, mask, *_ = copy(n, "rollout")["rollout"](envs, policy, 7, "cpu")
+    policy = copy(n, "mlp, Policy")(obs_dim, envs.single_action_space, (4,))
+    obs, act, rew, mask, *_ = copy(n, "rollout")(envs, policy, 7, "cpu")
     assert obs.shape[1:] == (3, obs_dim)
     assert rew.shape == mask.shape == obs.shape[:2]
     assert policy(obs[0]).log_prob(act[0]).shape == (3,)
     if n >= 3:
-        assert copy(n, "mlp, Value")["Value"](obs_dim, (4,))(obs[0]).shape == (3,)
+        assert copy(n, "mlp, Value")(obs_dim, (4,))(obs[0]).shape == (3,)
 
 
 @on_all
-def test_rollout_refuses_what_resets_in_the_same_step(n):
+def test_rollout_refuses_what_resets_in_the_same_step(n, scripts):
     """There the observation that ends an episode is already the next one's first."""
     same_step = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
     options = {"vectorization_mode": "sync", "vector_kwargs": same_step}
-    envs = load(n).make_envs("CartPole-v1", 2, **options)
+    envs = scripts[n].make_envs("CartPole-v1", 2, **options)
     with pytest.raises(AssertionError, match=r"^rollout needs next-step autoreset"):
-        load(n).rollout(envs, lambda _: pytest.fail("played"), 5, "cpu")
+        scripts[n].rollout(envs, lambda _: pytest.fail("played"), 5, "cpu")

@@ -1,7 +1,5 @@
 """The scripts' estimates, their expectations exact, against the policy gradient theorem."""
 
-from itertools import product
-
 import exact
 import pytest
 import torch
@@ -226,18 +224,3 @@ def test_mean_over_steps_of_two_episodes_is_enumerated(scripts, seed):
     mdp, theta, _ = exact.random_mdp(seed, actions=2, stop=1.0)
     pairs = exact.mean_over_steps_of_two(scripts, mdp, theta)
     assert close(pairs, exact.mean_over_steps(*exact.by_length(scripts, mdp, theta), 2))
-
-
-def test_main_prints_its_tables(capsys, scripts):
-    """`python tests/evidence/exact.py` prints a line per weight, loss, gamma and batch size."""
-    exact.main(others=1)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    process = exact.random_mdp(0)
-    obs, _, _ = exact.trajectories(*process[:2])
-    assert rows[0][:2] == [str(len(obs)), "trajectories,"]
-    for name, (n, *_) in exact.on_policy(scripts, *process[:2]).items():
-        assert any(row[:-2] == [*name.split(), str(n)] for row in rows)
-    for weight, n in product(("reward-to-go - V_t(s)", "A_t(s, a)"), (4, 5, 6)):
-        assert any(row[:-2] == [*weight.split(), str(n)] for row in rows)
-    first = [row[0] for row in rows if row]
-    assert all(str(x) in first for x in (*exact.GAMMAS, *exact.BATCHES))

@@ -1,6 +1,5 @@
 """The scripts' losses, held to the references' figures and to one another, to the bit."""
 
-import inspect
 import math
 import re
 
@@ -105,11 +104,10 @@ def test_4_is_not_5_changed(scripts, dtype, change):
 def test_4_is_5_where_the_ratio_overflows(scripts):
     """An infinite ratio gives both the same infinite gradient, or NaN if adv is 0."""
     d, adv = torch.tensor([89.0, 89, 89, -110]), torch.tensor([1.0, -1, 0, 1])
-    x, y = (gradient(scripts[n].policy_loss, d, 0 * d, adv) for n in (4, 5))
-    torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
-    assert x[:2].tolist() == [-math.inf, math.inf]
-    assert x[2].isnan()
-    assert x[3] == 0
+    told = [-math.inf, math.inf, math.nan, 0]
+    for n in (4, 5):
+        found = gradient(scripts[n].policy_loss, d, 0 * d, adv).tolist()
+        assert found == pytest.approx(told, abs=0, nan_ok=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -197,21 +195,6 @@ def test_6_has_a_log_form_where_the_ratio_overflows(scripts):
         )
 
 
-# Scripts 1 to 3
-
-
-def test_1_2_3_are_one_loss(scripts):
-    """1 and 2 share their loss to the letter; 3 has its gradient, -weights / batch."""
-    one, two = (inspect.getsource(scripts[n].policy_loss) for n in (1, 2))
-    assert one == two
-    for logp, _, weights in batches(torch.float64):
-        grads = [gradient(scripts[n].policy_loss, logp, weights) for n in (1, 2, 3)]
-        assert same_bits(grads[0], grads[1])
-        assert same_bits(grads[0], grads[2])
-        expected = -weights / len(weights)
-        torch.testing.assert_close(grads[0], expected, rtol=1e-15, atol=0)
-
-
 # What 4 and 5 do not share
 
 
@@ -235,48 +218,23 @@ def test_4_and_5_differ_in_value_and_curvature(scripts):
 
 
 def by_hand(n, logp, logp_old, adv):
-    """Return script n's loss and gradient, (batch,), one Python float at a time."""
-    loss, grad = 0.0, []
+    """Return script n's loss, one Python float at a time."""
+    gains = []
     for x, old, a in zip(logp.tolist(), logp_old.tolist(), adv.tolist()):
-        ratio = math.exp(x - old) if n > 3 else 1.0
+        ratio = math.exp(x - old)
         clipped = min(max(ratio, 1 - EPS), 1 + EPS)
-        stopped = n == 6 and clipped * a < ratio * a
         gain = {4: ratio * a, 5: ratio * x * a, 6: min(ratio * a, clipped * a)}
-        loss -= gain.get(n, x * a) / len(adv)
-        grad.append(0.0 if stopped else -ratio * a / len(adv))
-    return loss, grad
-
-
-def agrees(loss, n, logp, logp_old, adv):
-    """Tell whether a loss is a scalar with the value and the gradient of by_hand."""
-    value, grad = by_hand(n, logp, logp_old, adv)
-    right = loss(logp, logp_old, adv).shape == ()
-    right &= loss(logp, logp_old, adv).item() == pytest.approx(value, rel=1e-12)
-    return right and gradient(loss, logp, logp_old, adv).tolist() == pytest.approx(
-        grad, rel=1e-12
-    )
+        gains.append(gain.get(n, x * a))
+    return -sum(gains) / len(gains)
 
 
 @on_all
 def test_loss_is_a_scalar_mean_over_the_batch(scripts, n):
     """Each loss is the mean of its formula over the batch, element by element."""
     for batch in batches(torch.float64, spreads=(0, 0.3, 3)):
-        assert agrees(losses(scripts)[n], n, *batch)
-
-
-@on_all
-def test_a_column_in_the_batch_is_noticed(scripts, n):
-    """The check above fails once any one input is (N, 1): the product is then (N, N)."""
-    loss, slips = losses(scripts)[n], []
-    batch = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).double()
-    for i in (0, 1, 2) if n > 3 else (0, 2):
-
-        def slip(*batch, i=i):
-            return loss(*(x[:, None] if i == j else x for j, x in enumerate(batch)))
-
-        slips.append(agrees(slip, n, *batch))
-    assert agrees(loss, n, *batch)
-    assert not any(slips)
+        loss = losses(scripts)[n](*batch)
+        assert loss.shape == ()
+        assert loss.item() == pytest.approx(by_hand(n, *batch), rel=1e-12)
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -3,11 +3,12 @@
 Scripts reach them by module, as in ``--env toy_envs:Compass-v0`` with PYTHONPATH=tests.
 """
 
-import sys
+from copy import deepcopy
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.vector.utils import batch_space
 
 # Length and (terminated, truncated) of each environment's episodes. The lengths are such that
@@ -27,6 +28,15 @@ OBSERVATIONS = {
     "Wide": Box(-1e6, 1e6, (3,), np.float64),
 }
 ACTIONS = {"Discrete": Discrete(3), "Box": Box(-0.25, 0.5, (2,))}
+SERVED = ACTIONS | {"One": Discrete(1), "Double": Box(0, 1, (3,), np.float64)}
+REFUSED = {
+    "MultiDiscrete": MultiDiscrete([2, 3]),
+    "MultiBinary": MultiBinary(3),
+    "Tuple": Tuple([Discrete(2)]),
+    "Start": Discrete(3, start=1),
+    "Matrix": Box(-1, 1, (2, 3)),
+    "Integer": Box(0, 9, (2,), np.int64),
+}
 
 
 def reward(i, t):
@@ -111,12 +121,19 @@ class ScriptedVector(gym.vector.VectorEnv):
 
 
 class Sampled(gym.Env):
-    """Episodes of 3 steps with samples of a space as observations, kept in ``log``."""
+    """Episodes of 3 steps with samples of a space as observations, kept in ``log``.
 
-    action_space = Discrete(2)
+    An action from outside the space is an error. ``watched`` has the steps of each episode
+    that was shown in a window.
+    """
 
-    def __init__(self, space):
-        self.observation_space, self.log = OBSERVATIONS[space], []
+    metadata: ClassVar = {"render_modes": ["human"], "render_fps": 1000}
+    watched: ClassVar = []
+
+    def __init__(self, space="Wide", actions="Discrete", render_mode=None):
+        self.observation_space = deepcopy(OBSERVATIONS[space])  # its draws are its own
+        self.action_space = (SERVED | REFUSED)[actions]
+        self.render_mode, self.log = render_mode, []
 
     def observe(self):
         """Return a sample of the space and keep it."""
@@ -128,11 +145,16 @@ class Sampled(gym.Env):
         if seed is not None:
             self.observation_space.seed(seed)
         self.t = 0
+        if self.render_mode:
+            self.watched.append(0)
         return self.observe(), {}
 
     def step(self, action):
         """Show another sample; the third step ends the episode."""
+        assert self.action_space.contains(action), f"{action!r} reached the environment"
         self.t += 1
+        if self.render_mode:
+            self.watched[-1] += 1
         return self.observe(), 1.0, self.t == 3, False, {}
 
 
@@ -157,25 +179,6 @@ class Compass(gym.Env):
         return self.corner, float(np.mean(self.corner * action)), False, False, {}
 
 
-class Gate(gym.Env):
-    """One-step episodes; from the second epoch on a line on stdin opens each of them."""
-
-    observation_space = Box(-1, 1, (1,))
-    action_space = Discrete(2)
-    episodes = 0
-
-    def reset(self, *, seed=None, options=None):
-        """Begin an episode: the first is the seeded reset, the second epoch 0."""
-        self.episodes += 1
-        if self.episodes > 2:
-            sys.stdin.readline()
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        """End the episode."""
-        return np.zeros(1, np.float32), 1.0, True, False, {}
-
-
 def register(name, entry_point, **options):
     """Register name-v0; Gymnasium's checker would warn of NaN rewards, which are meant."""
     gym.register(
@@ -184,9 +187,10 @@ def register(name, entry_point, **options):
 
 
 register("Compass", Compass, max_episode_steps=10)
-register("Gate", Gate)
 for name in OBSERVATIONS:
     register(f"Sampled{name}", Sampled, kwargs={"space": name})
+for name in SERVED | REFUSED:
+    register(f"Acts{name}", Sampled, kwargs={"actions": name})
 for name in ACTIONS:
     register(f"Scripted{name}", Scripted, kwargs={"actions": name})
     for kind, poison in ("Float", np.nan), ("Int", 10**9):
