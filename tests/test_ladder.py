@@ -113,7 +113,8 @@ def test_shared_definitions_are_copies(name):
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda x: f"{x[0]} {x[1]}")
 def test_a_mutation_is_up_to_date(mutation):
     """What `mutate.py` replaces is in the script once, and what it makes is Python."""
-    n, _, old, new = mutation
+    n, _, old, new, test = mutation
+    assert (ROOT / "tests" / f"test_{test}.py").exists()
     source = SCRIPTS[n].read_text()
     assert source.count(old) == 1
     assert ast.dump(ast.parse(source.replace(old, new))) != ast.dump(ast.parse(source))

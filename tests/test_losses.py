@@ -65,26 +65,18 @@ def log_clip_loss(logp, logp_old, adv, clip_ratio=EPS):
     return -(torch.where(keep, ratio.detach(), 0) * logp * adv).mean()
 
 
-# The references' figures
-
-
 def test_reference_figures(scripts):
-    """The ratio loss is -0.5761, the log loss 0.7986, and their gradients are one."""
-    right = [-0.4321, 0.1440, 0.1440, 0.1440]
-    for n, figure in ((4, -0.5761), (5, 0.7986)):
-        value, grad = reference(scripts[n].policy_loss)
+    """The ratio loss is -0.5761, the log loss 0.7986, and their gradients are one; script 5
+    without its detach keeps the value and gives the references' wrong gradient."""
+    right, wrong = [-0.4321, *[0.1440] * 3], [0.1669, *[-0.0556] * 3]
+    for loss, figure, slope in (
+        (scripts[4].policy_loss, -0.5761, right),
+        (scripts[5].policy_loss, 0.7986, right),
+        (mutant(scripts[5], ".detach()", ""), 0.7986, wrong),
+    ):
+        value, grad = reference(loss)
         assert value == pytest.approx(figure, abs=5e-5)
-        assert grad == pytest.approx(right, abs=5e-5)
-
-
-def test_reference_figures_without_the_detach(scripts):
-    """Script 5 without its detach keeps the value and gives the references' wrong gradient."""
-    value, grad = reference(mutant(scripts[5], ".detach()", ""))
-    assert value == pytest.approx(0.7986, abs=5e-5)
-    assert grad == pytest.approx([0.1669, -0.0556, -0.0556, -0.0556], abs=5e-5)
-
-
-# Equal gradients
+        assert grad == pytest.approx(slope, abs=5e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -99,15 +91,6 @@ def test_4_is_not_5_changed(scripts, dtype, change):
     """The check above sees a missing detach, and the products of 5 in another order."""
     changed = mutant(scripts[5], *change)
     assert differ(scripts[4].policy_loss, changed, batches(dtype)) > 0
-
-
-def test_4_is_5_where_the_ratio_overflows(scripts):
-    """An infinite ratio gives both the same infinite gradient, or NaN if adv is 0."""
-    d, adv = torch.tensor([89.0, 89, 89, -110]), torch.tensor([1.0, -1, 0, 1])
-    told = [-math.inf, math.inf, math.nan, 0]
-    for n in (4, 5):
-        found = gradient(scripts[n].policy_loss, d, 0 * d, adv).tolist()
-        assert found == pytest.approx(told, abs=0, nan_ok=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -131,9 +114,6 @@ def test_6_is_4_inside_the_interval(scripts, dtype):
     assert differ(losses(scripts)[6], four, wide) > 0
 
 
-# The log form of script 6
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_6_has_a_log_form(scripts, dtype):
     """Min and clip have the masked log loss's gradient, to the bit but a zero's sign."""
@@ -151,19 +131,15 @@ def test_6_has_a_log_form_on_the_edge(scripts, dtype, edge):
     of a tie between the two, and clamp stops its half: 6 then gives half of 4's gradient,
     where the mask gives all or nothing. Two ulps out, no products of normal size can tie.
     """
-    x = torch.tensor(edge, dtype=dtype)
+    x, ties = torch.tensor(edge, dtype=dtype), 0
     ulp = (torch.nextafter(x.log(), x) - x.log()).abs()
     logp = x.log() + ulp * torch.arange(-60, 61).to(dtype)
-    ratio, old, ties = logp.exp(), torch.zeros_like(logp), 0
-    assert (ratio < x).any()
-    assert (ratio == x).any()
-    assert (ratio > x).any()
+    ratio, old = logp.exp(), torch.zeros_like(logp)
+    assert (ratio < x).any() and (ratio == x).any() and (ratio > x).any()
     outside = ratio > x if edge > 1 else ratio < x
-    gen = torch.Generator().manual_seed(0)
-    for _ in range(100):
-        adv = torch.randn(logp.shape, generator=gen, dtype=dtype)
-        four, six = (gradient(losses(scripts)[n], logp, old, adv) for n in (4, 6))
-        masked = gradient(log_clip_loss, logp, old, adv)
+    for adv in torch.randn(100, len(logp), dtype=dtype):
+        loss = losses(scripts)[4], losses(scripts)[6], log_clip_loss
+        four, six, masked = (gradient(f, logp, old, adv) for f in loss)
         stopped = outside & (adv * (edge - 1) > 0)
         tie = outside & (ratio * adv == x * adv)
         assert torch.equal(masked, torch.where(stopped, 0, four))
@@ -173,29 +149,25 @@ def test_6_has_a_log_form_on_the_edge(scripts, dtype, edge):
     assert ties > 0
 
 
-def test_6_has_a_log_form_where_the_ratio_overflows(scripts):
-    """A clipped ratio that overflows turns 6's gradient into NaN; the log form gives 0.
+@pytest.mark.parametrize(
+    ("adv", "four", "six", "masked"),
+    [(1, -math.inf, math.nan, 0), (-1, *[math.inf] * 3), (0, math.nan, math.nan, 0)],
+)
+def test_gradients_where_the_ratio_overflows(scripts, adv, four, six, masked):
+    """4 and 5 have the same infinite gradient, or inf * 0, NaN, if adv is 0.
 
-    With adv > 0 the clip hides the infinity: the loss is finite, but its gradient is
-    0 * inf. With adv < 0 nothing is clipped, and both forms give the same infinity. With
-    adv 0, 6 is inf * 0, NaN again, and the mask, which drops adv 0, gives 0 again.
+    With adv > 0 the clip of 6 hides the infinity: the loss is finite, but its gradient is
+    0 * inf, NaN. With adv < 0 nothing is clipped. The log form drops what is clipped.
     """
-    six = losses(scripts)[6]
-    logp, old = torch.tensor([89.0]), torch.zeros(1)
-    for adv, value, grad, masked in (
-        (1.0, -1.2, math.nan, 0.0),
-        (-1.0, math.inf, math.inf, math.inf),
-        (0.0, math.nan, math.nan, 0.0),
-    ):
-        batch = logp, old, torch.tensor([adv])
-        assert six(*batch).item() == pytest.approx(value, nan_ok=True)
-        assert gradient(six, *batch).item() == pytest.approx(grad, nan_ok=True)
-        assert gradient(log_clip_loss, *batch).item() == pytest.approx(
-            masked, nan_ok=True
-        )
-
-
-# What 4 and 5 do not share
+    batch = torch.tensor([89.0]), torch.zeros(1), torch.tensor([float(adv)])
+    told = {4: four, 5: four, 6: six}
+    for loss, grad in [
+        *((losses(scripts)[n], told[n]) for n in told),
+        (log_clip_loss, masked),
+    ]:
+        assert gradient(loss, *batch).item() == pytest.approx(grad, nan_ok=True)
+    if adv == 1:
+        assert losses(scripts)[6](*batch).isfinite()
 
 
 def test_4_and_5_differ_in_value_and_curvature(scripts):
@@ -212,9 +184,6 @@ def test_4_and_5_differ_in_value_and_curvature(scripts):
     # the ratio loss is -ratio here, and its gradient -ratio grad logp
     torch.testing.assert_close(hess4 - hess5, torch.outer(grad, grad) / four)
     assert (hess4 - hess5).abs().min() > 1e-3
-
-
-# Shapes
 
 
 def by_hand(n, logp, logp_old, adv):
@@ -246,15 +215,13 @@ def test_log_prob_is_one_number_per_step(scripts, n, space):
     for batch in (1, 5):
         pi = policy(torch.randn(batch, 4))
         act = pi.sample()
-        logp = pi.log_prob(act)
         assert act.shape == (batch, *SPACES[space].shape)
-        assert logp.shape == (batch,)
         if space == "discrete":
             expected = pi.probs[torch.arange(batch), act].log()
         else:
             density = (act - pi.mean).square() / -2 - math.log(2 * math.pi) / 2
             expected = density.sum(-1)
-        torch.testing.assert_close(logp, expected)
+        torch.testing.assert_close(pi.log_prob(act), expected)  # of shape (batch,)
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 6])
@@ -262,9 +229,6 @@ def test_value_is_one_number_per_step(scripts, n):
     """V is (batch,), also for 1 and 0 observations, so that ret - V is too."""
     for batch in (0, 1, 5):
         assert scripts[n].Value(4, (8,))(torch.randn(batch, 4)).shape == (batch,)
-
-
-# The printed kl
 
 
 def kl_of(n):

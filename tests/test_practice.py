@@ -28,9 +28,6 @@ def refusal(scripts, monkeypatch):
     return call
 
 
-# environments and spaces
-
-
 @on_all
 @pytest.mark.parametrize(
     "env",
@@ -76,8 +73,6 @@ def test_an_action_space_is_refused(refusal, n, actions):
     assert re.fullmatch(told, refusal(n, env_name=env))
 
 
-# bad input
-
 COUNTS = ("epochs", "num_envs", "max_ep_len", "train_v_iters", "train_pi_iters")
 BAD = {flag: (0, -1) for flag in COUNTS} | {"gamma": (-0.1, 1.1, float("nan"))}
 BAD |= {"clip_ratio": (0, -0.2, float("nan")), "hidden_sizes": ([0], [8, -1])}
@@ -110,9 +105,6 @@ def test_a_bad_flag_ends_the_process(n, words, last_line):
     assert result.returncode != 0
     assert result.stdout == ""
     assert re.search(last_line, result.stderr.splitlines()[-1])
-
-
-# render, and CUDA
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
