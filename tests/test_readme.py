@@ -35,7 +35,8 @@ SIGNS = {
     r"\b(r|R|A|ratio)_t\b": r"\1",
     r"(?<=[\w)]) +(?=[a-zA-Z(])": " * ",
 }
-COMMANDS = sorted(set(re.findall(r"python [1-6]_\w+\.py[^`|&\n]*", TEXT)))
+COMMANDS = {*re.findall(r"python [1-6]_\w+\.py[^`|&\n]*", TEXT)}
+COMMANDS = sorted(command for command in COMMANDS if "--help" not in command)
 
 
 def snippet(word):
@@ -188,11 +189,11 @@ def test_equations_are_the_losses(scripts, n):
     names = {"logp": logp, "ret": ret, "R": ret, "A": adv, "value": value}
     names |= {"pi": logp.exp(), "pi_old": old.exp(), "ratio": (logp - old).exp()}
     names |= {"epsilon": 0.2, "clip_ratio": 0.2}
-    equations = re.findall(r"(\w+) = (.*?)(?:,   |\n)", scripts[n].__doc__)
-    (_, formula), *meanings = equations
+    lines = ",   ".join(re.findall(r"^    (.*)", scripts[n].__doc__, re.MULTILINE))
+    (_, formula), *meanings = (line.split(" = ") for line in lines.split(",   "))
     formula = formula.removeprefix("-mean of ")
     for name, meaning in meanings:
-        if name in ("ratio_t", "A_t"):
+        if name in ("ratio_t", "A_t", "eps"):
             names[name.removesuffix("_t")] = compute(meaning, names)
     args = [logp, old, adv, 0.2][: 3 if n < 6 else 4] if n > 3 else [logp, ret]
     args = [logp, ret - value] if n == 3 else args

@@ -116,13 +116,12 @@ def main():
     parser.add_argument("--png", action="store_true", help="one per page colour, too")
     args = parser.parse_args()
     mpl.rcParams.update(STYLE)
-    for name, draw in {"curves": curves, "variance": variance, "break": break_}.items():
+    figures = {"curves": curves, "variance": variance, "break": break_}
+    for name, draw in figures.items():
         try:
             figure, path = draw(args.folder), args.folder / name
         except FileNotFoundError as error:
-            print(
-                f"{name}: no {error.filename}; python tests/evidence/benchmark.py makes it"
-            )
+            print(f"{name}: {error.filename} is missing, benchmark.py makes it")
             continue
         bare = {"Date": None, "Creator": None}  # else the file changes with the day
         figure.savefig(path.with_suffix(".svg"), transparent=True, metadata=bare)
