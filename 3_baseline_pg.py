@@ -50,7 +50,7 @@ class Policy(nn.Module):
 
 
 class Value(nn.Module):
-    """V(s): obs (batch, obs_dim) to (batch,), since (batch, 1) - (batch,) broadcasts."""
+    """V(s): obs (batch, obs_dim) to (batch,); (batch, 1) would broadcast against ret."""
 
     def __init__(self, obs_dim, hidden_sizes):
         super().__init__()
