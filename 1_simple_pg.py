@@ -55,7 +55,7 @@ def make_envs(env_name, num_envs, **options):
     obs_space = envs.single_observation_space
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # the environment gets the clipped action, log_prob is of the one that was drawn
+    # the environment gets the action cut to its bounds, the loss the one that was drawn
     if isinstance(envs.single_action_space, gym.spaces.Box):
         envs = gym.wrappers.vector.ClipAction(envs)
     return envs
@@ -69,7 +69,7 @@ def rollout(envs, policy, max_ep_len, device):
     mask (true until the episode ends).
     """
     assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP, (
-        "rollout needs next-step autoreset: else the last next_obs is of the next episode"
+        "rollout needs next-step autoreset: else next_obs may be of the next episode"
     )
     obs, _ = envs.reset()
     obs = obs.astype(np.float32)
@@ -94,7 +94,7 @@ def policy_loss(logp, weights):
 
 
 def watch(window, policy, max_ep_len, device):
-    """Show an episode; the random numbers it draws are given back to the training."""
+    """Show an episode, without changing the random numbers that training draws."""
     with torch.random.fork_rng():
         rollout(window, policy, max_ep_len, device)
 
@@ -151,11 +151,11 @@ def train(
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
-        env_steps += mask.numel()
+        env_steps += mask.numel()  # with the steps that mask drops
         if render:
             watch(window, policy, max_ep_len, device)
 
-        # weigh each step by the return of its episode; a time limit is the end of tau
+        # weigh each step by the return of its episode, which a time limit ends too
         weights = rew.sum(0).expand_as(rew)
         obs, act, weights = obs[mask], act[mask], weights[mask]
 

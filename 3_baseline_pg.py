@@ -3,7 +3,7 @@
     loss = -mean of log pi(a_t|s_t) A_t
     A_t = R_t - V(s_t),   R_t = r_t + gamma R_{t+1}
 
-New since 2_rtg_pg.py: V, gamma, and V closes the episodes that a time limit cut.
+New since 2_rtg_pg.py: V, gamma, and V(s_T) for the rest that a time limit cut off.
 Run: python 3_baseline_pg.py --env CartPole-v1
 """
 
@@ -50,14 +50,14 @@ class Policy(nn.Module):
 
 
 class Value(nn.Module):
-    """V(s): obs (batch, obs_dim) to (batch,); (batch, 1) would broadcast against ret."""
+    """V(s), the expected return from s on: obs (batch, obs_dim) to (batch,)."""
 
     def __init__(self, obs_dim, hidden_sizes):
         super().__init__()
         self.net = mlp(obs_dim, hidden_sizes, 1)
 
     def forward(self, obs):
-        return self.net(obs).squeeze(-1)
+        return self.net(obs).squeeze(-1)  # (batch, 1) - (batch,) would broadcast
 
 
 def make_envs(env_name, num_envs, **options):
@@ -66,7 +66,7 @@ def make_envs(env_name, num_envs, **options):
     obs_space = envs.single_observation_space
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # the environment gets the clipped action, log_prob is of the one that was drawn
+    # the environment gets the action cut to its bounds, the loss the one that was drawn
     if isinstance(envs.single_action_space, gym.spaces.Box):
         envs = gym.wrappers.vector.ClipAction(envs)
     return envs
@@ -80,7 +80,7 @@ def rollout(envs, policy, max_ep_len, device):
     mask (true until the episode ends), next_obs, cut (true where a time limit ended it).
     """
     assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP, (
-        "rollout needs next-step autoreset: else the last next_obs is of the next episode"
+        "rollout needs next-step autoreset: else next_obs may be of the next episode"
     )
     obs, _ = envs.reset()
     obs = obs.astype(np.float32)
@@ -114,7 +114,7 @@ def policy_loss(logp, adv):
 
 
 def watch(window, policy, max_ep_len, device):
-    """Show an episode; the random numbers it draws are given back to the training."""
+    """Show an episode, without changing the random numbers that training draws."""
     with torch.random.fork_rng():
         rollout(window, policy, max_ep_len, device)
 
@@ -178,7 +178,7 @@ def train(
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
-        env_steps += mask.numel()
+        env_steps += mask.numel()  # with the steps that mask drops
         if render:
             watch(window, policy, max_ep_len, device)
 
@@ -196,7 +196,7 @@ def train(
         loss.backward()
         pi_optimizer.step()
 
-        # fit V to the returns, now that adv has used the V before it
+        # fit V to the returns only now: adv had to come from the V of before
         for _ in range(train_v_iters):
             v_loss = ((value(obs) - ret) ** 2).mean()
             v_optimizer.zero_grad()

@@ -45,11 +45,11 @@ TARGETS = {
 OTHERS = (
     "--env MountainCar-v0 --epochs 100",
     "--env FrozenLake-v1 --epochs 100",
-    "--env FrozenLake-v1 --epochs 100 --num_envs 512 --gamma 1",
+    "--env FrozenLake-v1 --epochs 100 --num_envs 256 --gamma 1",
 )
 KEYS = ("program", "flags", "seed")
-COLUMNS = (*KEYS, "status", "process", "steps", "last", "tail", "low", "solved_steps")
-COLUMNS = (*COLUMNS, "solved_seconds", "curve")
+COLUMNS = (*KEYS, "status", "process", "steps", "rate", "last", "tail", "low")
+COLUMNS = (*COLUMNS, "solved_steps", "solved_seconds", "curve")
 
 
 def python(program, flags, seed):
@@ -75,7 +75,8 @@ def timed(command):
 
 
 def summary(epochs, window):
-    """Return what a run came to: steps and seconds at the epoch at which the last
+    """Return what a run came to: environment steps per second after the first epoch, which
+    also starts things up (`rate`), steps and seconds at the epoch at which the last
     ``window`` epochs averaged SOLVED (infinite if none), the lowest such average from
     then on (`low`), and the last 10 epochs' mean return (`tail`) and steps (`last`)."""
     rets = [row["return"] for row in epochs]
@@ -83,7 +84,9 @@ def summary(epochs, window):
     at = next((i for i, x in enumerate(means) if x >= SOLVED), len(means))
     moment = epochs[at + window - 1] if at < len(means) else {}
     before = epochs[-11]["steps"] if len(epochs) > 10 else 0
+    steps, seconds = (epochs[-1][k] - epochs[0][k] for k in ("steps", "seconds"))
     return {
+        "rate": steps / seconds if seconds else math.nan,
         "steps": epochs[-1]["steps"],
         "last": epochs[-1]["steps"] - before,
         "tail": mean(rets[-10:]),

@@ -25,10 +25,10 @@ PART = re.compile(r"(<!--(\w+)(.*?)-->\n).*?(<!--end-->)", re.DOTALL)
 IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
-    3: "subtract a learned V(s), which also closes cut episodes; discount",
+    3: "subtract the return expected from s, a learned V(s); discount",
     4: "reuse the batch for several steps, reweighted by ratio = pi / pi_old",
     5: "the same gradient with the log written back",
-    6: "stop pushing once the ratio has left [1 - eps, 1 + eps]",
+    6: "stop pushing outwards once the ratio is beyond 1 ± eps",
 }
 
 
@@ -91,10 +91,11 @@ def table(head, body):
 
 
 def spread(values, digits=0, worst=min):
-    """Return the median of some numbers and, in brackets, the worst; "-" for infinite."""
-    two = statistics.median(values), worst(values)
-    median, bad = (f"{x:,.{digits}f}" if math.isfinite(x) else "-" for x in two)
-    return f"{median} ({bad})"
+    """Return the median of some numbers and, in brackets, the worst; "-" for infinite and
+    nothing for no numbers."""
+    two = (statistics.median(values), worst(values)) if values else ()
+    cells = [f"{x:,.{digits}f}" if math.isfinite(x) else "-" for x in two]
+    return "{} ({})".format(*cells) if cells else ""
 
 
 def measured(section, key):
@@ -151,24 +152,20 @@ def cartpole():
 
 
 def environments():
-    """What scripts 6, 4, 3 and the peer reach with their defaults: environments.csv."""
-    key = lambda row: (re.search(r"--env (\S+)", row["flags"])[1], row["program"])
+    """What script 6 reaches with its defaults, and the peer: environments.csv."""
+
+    def key(row):
+        return re.search(r"--env (\S+)", row["flags"])[1], row["program"]
+
     found, body = measured("environments", key), []
     for env, epochs in benchmark.TARGETS:
-        cells = []
-        for name in (SCRIPTS[6].name, SCRIPTS[4].name, SCRIPTS[3].name, "sb3_ppo.py"):
-            runs = found.get((env, name), [])
-            cells.append(spread(column(runs, "tail")) if runs else "")
         ours, peer = (found.get((env, x), []) for x in (SCRIPTS[6].name, "sb3_ppo.py"))
-        seeds = {row["seed"] for row in peer}
-        pairs = [row["process"] for row in ours if row["seed"] in seeds]
-        if peer:
-            both = (statistics.median(x) for x in (column(peer, "process"), pairs))
-            cells.append(f"{next(both) / next(both):.1f}")
-        thousand = statistics.median(column(ours, "steps")) / 1000 if ours else math.nan
-        body.append([env, epochs, f"{thousand:,.0f}", *cells])
-    head = ["environment", "epochs", "thousand steps", "script 6", "script 4"]
-    head += ["script 3", "SB3's PPO", "SB3's time / 6's"]
+        if not ours:
+            continue
+        thousand = statistics.median(column(ours, "steps")) / 1000
+        tails = [spread(column(runs, "tail")) for runs in (ours, peer)]
+        body.append([env, epochs, len(ours), f"{thousand:,.0f}", *tails])
+    head = ["environment", "epochs", "seeds", "thousand steps", "script 6", "SB3's PPO"]
     return table(head, body)
 
 
@@ -198,11 +195,11 @@ def breaks():
 
 
 def scale():
-    """Steps per second, updates and start included, by --num_envs: scale.csv."""
+    """Steps per second, updates included, by --num_envs: scale.csv."""
     key = lambda row: re.findall(r"--env (\S+) .*--num_envs (\d+)", row["flags"])[0]
     cells = {}
     for (env, num_envs), runs in measured("scale", key).items():
-        rate = statistics.median(row["steps"] / row["process"] for row in runs)
+        rate = statistics.median(column(runs, "rate"))
         cells.setdefault(env, {})[num_envs] = f"{rate:,.0f}"
     head = ["`--num_envs`", *next(iter(cells.values()))]
     return table(head, [[env, *row.values()] for env, row in cells.items()])
