@@ -22,6 +22,11 @@ RTG, GAMMA_RTG = "ret[t] += ret[t + 1]", "ret[t] += gamma * ret[t + 1]"
 BOOTSTRAP = "rew[cut] += gamma * value(next_obs[cut]).detach()"
 DETACHED = "ratio.detach() * logp * adv"
 OLD = "logp_old = policy(obs).log_prob(act).detach()"
+ADV = "adv = ret - value(obs).detach()"
+FIT = """for _ in range(train_v_iters):
+            v_optimizer.zero_grad()
+            ((value(obs) - ret) ** 2).mean().backward()
+            v_optimizer.step()"""
 DONE = "(len(steps) + 1 == max_ep_len)"
 # script, what is wrong, old text, new text, the test file that notices
 MUTATIONS = [
@@ -59,7 +64,7 @@ MUTATIONS = [
     (4, "ratio upside down", "exp(logp - logp_old)", "exp(logp_old - logp)", "losses"),
     (4, "log_ratio for ratio", "torch.exp(logp - logp_old)", "1 + logp - logp_old", "rollout"),
     (4, "logp_old recomputed", "loss = policy", "logp_old = logp.detach(); loss = policy", "rollout"),
-    (4, "logp_old not detached", OLD, OLD.removesuffix(".detach()"), "policies"),
+    (4, "logp_old not detached", OLD, OLD.removesuffix(".detach()"), "rollout"),
     (4, "one step too few", "range(train_pi_iters)", "range(train_pi_iters - 1)", "rollout"),
     (4, "gradients pile up", "pi_optimizer.zero_grad()", "pass", "rollout"),
     (4, "kl can be negative", "(torch.expm1(logp - logp_old) - (logp - logp_old))", "(logp_old - logp)", "losses"),
@@ -96,6 +101,20 @@ MUTATIONS = [
     (1, "Box of two axes accepted", "len(act_space.shape) == 1\n    floats", "len(act_space.shape) > 0\n    floats", "practice"),
     (6, "defaults not handed over", "parser.set_defaults(", "dict(", "ladder"),
     (6, "threads of the machine", "torch.set_num_threads(1)", "pass", "policies"),
+    (3, "bootstrap not detached", "value(next_obs[cut]).detach()", "value(next_obs[cut])", "rollout"),
+    (4, "adv not detached", "ret - value(obs).detach()", "ret - value(obs)", "rollout"),
+    (5, "V fitted before adv", ADV, f"{FIT}\n        {ADV}", "rollout"),
+    (3, "kept past the end", "mask = next_obs, mask & ~done", "mask = next_obs, ~done", "rollout"),
+    (5, "kl the wrong way round", "(torch.expm1(logp - logp_old) - (logp - logp_old))", "(torch.expm1(logp_old - logp) - (logp_old - logp))", "losses"),
+    (1, "length not per episode", "ep_len = mask.sum() / num_envs", "ep_len = mask.sum()", "rollout"),
+    (4, "no policy step accepted", "train_pi_iters >= 1", "train_pi_iters >= 0", "practice"),
+    (3, "no step of V accepted", "train_v_iters >= 1", "train_v_iters >= 0", "practice"),
+    (2, "no environment accepted", "num_envs >= 1", "num_envs >= 0", "practice"),
+    (1, "no step accepted", "max_ep_len >= 1", "max_ep_len >= 0", "practice"),
+    (4, "gamma above 1 accepted", "gamma <= 1,", "gamma <= 2,", "practice"),
+    (2, "--env is another keyword", '"--env_name", dest="env_name"', '"--env_name"', "ladder"),
+    (3, "--help without the idea", "description=__doc__.splitlines()[0]", "description=None", "ladder"),
+    (4, "--help without defaults", "argparse.ArgumentDefaultsHelpFormatter", "argparse.HelpFormatter", "ladder"),
     (1, "lines kept back", "flush=True", "flush=False", "learning"),
 ]  # fmt: skip
 
