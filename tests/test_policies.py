@@ -1,13 +1,11 @@
 """Trained policies, equal in every bit where the mathematics says that they are equal."""
 
-import io
 import os
-from contextlib import redirect_stdout
 
 import pytest
 import torch
 from common import SCRIPTS, run, same
-from conftest import on_all
+from conftest import on_all, train
 
 # enough epochs that ratios leave the clip interval, see test_6_is_not_4_with_its_clip
 SETTINGS = {
@@ -19,18 +17,11 @@ JOBS |= {f"{n} one step": (n, {"train_pi_iters": 1}) for n in (4, 5, 6)}
 on_both = pytest.mark.parametrize("env", SETTINGS)
 
 
-def train(script, env, **flags):
-    """Return the printed lines and the weights of a run of SETTINGS[env] with flags."""
-    with redirect_stdout(io.StringIO()) as printed:
-        policy = script.train(env, **SETTINGS[env] | flags)
-    return printed.getvalue(), policy.state_dict()
-
-
 @pytest.fixture(scope="module")
 def runs(scripts):
     """(printed lines, trained weights) of each job on each environment."""
     return {
-        (env, name): train(scripts[n], env, **flags)
+        (env, name): train(scripts[n], env, **SETTINGS[env], **flags)
         for env in SETTINGS
         for name, (n, flags) in JOBS.items()
     }
@@ -68,11 +59,11 @@ def test_the_same_seed_the_same_run(n, env, runs, scripts, tmp_path):
     """Once again in this process, after other runs and saving: the same to the bit. With
     another seed, another run."""
     path = tmp_path / "policy.pt"
-    printed, weights = train(scripts[n], env, save=str(path))
+    printed, weights = train(scripts[n], env, **SETTINGS[env], save=str(path))
     assert printed == runs[env, n][0]
     assert same(weights, runs[env, n][1])
     assert same(torch.load(path, weights_only=True), weights)
-    assert not same(train(scripts[n], env, seed=4)[1], weights)
+    assert not same(train(scripts[n], env, **SETTINGS[env] | {"seed": 4})[1], weights)
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "4"])
