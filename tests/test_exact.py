@@ -12,8 +12,7 @@ MANY = [(seed, actions) for seed in range(20) for actions in (2, 3)]
 
 def close(x, y):
     """Tell whether x and y, neither all zero, are equal to 1e-12."""
-    assert x.any()
-    assert y.any()
+    assert x.any() and y.any()
     return torch.allclose(x, y, rtol=0, atol=1e-12)
 
 

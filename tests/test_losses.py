@@ -3,20 +3,13 @@
 import math
 import re
 
-import gymnasium as gym
 import pytest
 import torch
 from common import SCRIPTS, same_bits
-from conftest import on_all
 from exact import mutant, reference
 
 EPS = 0.2
 DTYPES = [torch.float32, torch.float64]
-SPACES = {
-    "discrete": gym.spaces.Discrete(3),
-    "box1": gym.spaces.Box(-1, 1, (1,)),
-    "box3": gym.spaces.Box(-1, 1, (3,)),
-}
 
 
 def gradient(loss, logp, *rest):
@@ -184,51 +177,6 @@ def test_4_and_5_differ_in_value_and_curvature(scripts):
     # the ratio loss is -ratio here, and its gradient -ratio grad logp
     torch.testing.assert_close(hess4 - hess5, torch.outer(grad, grad) / four)
     assert (hess4 - hess5).abs().min() > 1e-3
-
-
-def by_hand(n, logp, logp_old, adv):
-    """Return script n's loss, one Python float at a time."""
-    gains = []
-    for x, old, a in zip(logp.tolist(), logp_old.tolist(), adv.tolist()):
-        ratio = math.exp(x - old)
-        clipped = min(max(ratio, 1 - EPS), 1 + EPS)
-        gain = {4: ratio * a, 5: ratio * x * a, 6: min(ratio * a, clipped * a)}
-        gains.append(gain.get(n, x * a))
-    return -sum(gains) / len(gains)
-
-
-@on_all
-def test_loss_is_a_scalar_mean_over_the_batch(scripts, n):
-    """Each loss is the mean of its formula over the batch, element by element."""
-    for batch in batches(torch.float64, spreads=(0, 0.3, 3)):
-        loss = losses(scripts)[n](*batch)
-        assert loss.shape == ()
-        assert loss.item() == pytest.approx(by_hand(n, *batch), rel=1e-12)
-
-
-@pytest.mark.parametrize("space", SPACES)
-@on_all
-def test_log_prob_is_one_number_per_step(scripts, n, space):
-    """log_prob(act) is (batch,): the density of the whole action, summed over its axes."""
-    torch.manual_seed(0)
-    policy = scripts[n].Policy(4, SPACES[space], (8,))
-    for batch in (1, 5):
-        pi = policy(torch.randn(batch, 4))
-        act = pi.sample()
-        assert act.shape == (batch, *SPACES[space].shape)
-        if space == "discrete":
-            expected = pi.probs[torch.arange(batch), act].log()
-        else:
-            density = (act - pi.mean).square() / -2 - math.log(2 * math.pi) / 2
-            expected = density.sum(-1)
-        torch.testing.assert_close(pi.log_prob(act), expected)  # of shape (batch,)
-
-
-@pytest.mark.parametrize("n", [3, 4, 5, 6])
-def test_value_is_one_number_per_step(scripts, n):
-    """V is (batch,), also for 1 and 0 observations, so that ret - V is too."""
-    for batch in (0, 1, 5):
-        assert scripts[n].Value(4, (8,))(torch.randn(batch, 4)).shape == (batch,)
 
 
 def kl_of(n):

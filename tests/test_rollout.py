@@ -1,5 +1,6 @@
 """Rollout and weights, against environments whose every number is known (toy_envs.py)."""
 
+import math
 from copy import deepcopy
 from itertools import pairwise
 from types import SimpleNamespace
@@ -280,18 +281,29 @@ def test_updates(n, actions):
         assert same(net.state_dict(), trained.state_dict())
 
 
+@pytest.mark.parametrize("actions", toy_envs.ACTIONS)
 @on_all
-def test_networks(n):
-    """Policy and V are tanh networks of --hidden_sizes, their last layer linear; each
-    action axis has a standard deviation of its own."""
-    epoch, obs = watch(n, "ScriptedBox", epochs=1, hidden_sizes=(5, 4))[0], torch.eye(3)
-    assert epoch.policy.log_std.shape == epoch.envs.single_action_space.shape == (2,)
+def test_networks(n, actions):
+    """Policy and V are tanh networks of --hidden_sizes, their last layer linear. log_prob is
+    that of a softmax, or of Gaussians with std exp(log_std), summed over the axes of an
+    action; V is (batch,), also for no observation."""
+    epoch = watch(n, "Scripted" + actions, epochs=1, hidden_sizes=(5, 4))[0]
+    obs, act, policy = epoch.batch["obs"][0], epoch.batch["act"][0], epoch.policy
     values = [(epoch.value.net, 1)] if n >= 3 else []
-    for net, out in ((epoch.policy.net, 2), *values):
+    for net, out in ((policy.net, 3 if actions == "Discrete" else 2), *values):
         first, second, last = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, out)
         hand = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last)
         hand.load_state_dict(net.state_dict())
         assert same_bits(net(obs), hand(obs))
+    if actions == "Discrete":
+        logp = policy.net(obs).log_softmax(-1)[torch.arange(N), act]
+    else:
+        policy.log_std.data = log_std = torch.tensor([-1.0, 0.5])  # one per axis
+        z = (act - policy.net(obs)) / log_std.exp()
+        logp = (-(z**2) / 2 - log_std - math.log(2 * math.pi) / 2).sum(-1)
+    torch.testing.assert_close(policy(obs).log_prob(act), logp)
+    if n >= 3:
+        assert epoch.value(obs[:0]).shape == (0,)
 
 
 @on_all
@@ -301,16 +313,14 @@ def test_device_reaches_networks_and_tensors(n, monkeypatch):
     It is held on the CPU by its other name, for not every machine has a GPU.
     """
     devices, nets = [], []
-    as_tensor, to = torch.as_tensor, torch.nn.Module.to
+    as_tensor, to = torch.as_tensor, nn.Module.to
 
     def spy(x, device=None):
         devices.append(device)
         return as_tensor(x, device=device)
 
     monkeypatch.setattr(torch, "as_tensor", spy)
-    monkeypatch.setattr(
-        torch.nn.Module, "to", lambda net, x: (nets.append(x), to(net, x))[1]
-    )
+    monkeypatch.setattr(nn.Module, "to", lambda net, x: nets.append(x) or to(net, x))
     (epoch,) = watch(n, "ScriptedDiscrete", epochs=1, device="cpu:0")
     assert nets == ["cpu:0"] * (1 if n < 3 else 2)
     assert devices == ["cpu:0"] * (len(epoch.batch["obs"]) + len(epoch.batch))

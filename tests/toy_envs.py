@@ -29,14 +29,9 @@ OBSERVATIONS = {
 }
 ACTIONS = {"Discrete": Discrete(3), "Box": Box(-0.25, 0.5, (2,))}
 SERVED = ACTIONS | {"One": Discrete(1), "Double": Box(0, 1, (3,), np.float64)}
-REFUSED = {
-    "MultiDiscrete": MultiDiscrete([2, 3]),
-    "MultiBinary": MultiBinary(3),
-    "Tuple": Tuple([Discrete(2)]),
-    "Start": Discrete(3, start=1),
-    "Matrix": Box(-1, 1, (2, 3)),
-    "Integer": Box(0, 9, (2,), np.int64),
-}
+REFUSED = {"MultiDiscrete": MultiDiscrete([2, 3]), "MultiBinary": MultiBinary(3)}
+REFUSED |= {"Tuple": Tuple([Discrete(2)]), "Start": Discrete(3, start=1)}
+REFUSED |= {"Matrix": Box(-1, 1, (2, 3)), "Integer": Box(0, 9, (2,), np.int64)}
 
 
 def reward(i, t):
