@@ -30,27 +30,27 @@ def copy(n, names):
 
 @on_all
 def test_losses_and_returns_are_copied_alone(n):
-    """policy_loss gives a scalar for inputs (batch,), reward_to_go (T, N) for (T, N)."""
+    """policy_loss gives a scalar for inputs (batch,), reward_to_go new (T, N) for (T, N)."""
     loss = copy(n, "policy_loss")
     arguments = inspect.signature(loss).parameters
     inputs = [0.2 if name == "clip_ratio" else torch.ones(5) for name in arguments]
     assert loss(*inputs).shape == ()
     if n >= 2:
-        ret = copy(n, "reward_to_go")(torch.ones(3, 2), *[0.5] * (n >= 3))
+        rew = torch.ones(3, 2)
+        ret = copy(n, "reward_to_go")(rew, *[0.5] * (n >= 3))
         assert ret[:, 0].tolist() == ([1.75, 1.5, 1] if n >= 3 else [3, 2, 1])
+        assert rew.eq(1).all()
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 @on_all
 def test_rollout_and_networks_are_copied_alone(n, env):
-    """A copied Policy plays whole episodes in environments of a copied make_envs, through
-    a copied rollout."""
+    """A copied Policy plays in a copied make_envs' environments, through a copied rollout."""
     envs = copy(n, "make_envs")(env, 3)
     obs_dim = envs.single_observation_space.shape[0]
     policy = copy(n, "mlp, Policy")(obs_dim, envs.single_action_space, (4,))
     obs, act, rew, mask, *_ = copy(n, "rollout")(envs, policy, 7, "cpu")
-    assert obs.shape[1:] == (3, obs_dim)
-    assert rew.shape == mask.shape == obs.shape[:2]
+    assert rew.shape == mask.shape == obs.shape[:2] == (len(obs), 3)
     assert policy(obs[0]).log_prob(act[0]).shape == (3,)
     if n >= 3:
         assert copy(n, "mlp, Value")(obs_dim, (4,))(obs[0]).shape == (3,)

@@ -42,7 +42,7 @@ MUTATIONS = [
     (2, "past for future", RTG, "ret[-1 - t] += ret[-2 - t]", "rollout"),
     (2, "reward-to-go shifted", RTG, "ret[t] = ret[t + 1]", "rollout"),
     (2, "last step left out", "range(len(ret) - 1)", "range(len(ret) - 2)", "rollout"),
-    (2, "rewards overwritten", "ret = rew.clone()", "ret = rew", "rollout"),
+    (2, "rewards overwritten", "ret = rew.clone()", "ret = rew", "copy"),
     (2, "one step too many", DONE, "(len(steps) == max_ep_len)", "rollout"),
     (2, "ReLU for tanh", "nn.Tanh()", "nn.ReLU()", "rollout"),
     (2, "lr doubled", "policy.parameters(), lr=lr", "policy.parameters(), lr=2 * lr", "rollout"),
