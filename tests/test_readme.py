@@ -121,7 +121,7 @@ def test_named_tests_exist():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_run(command):
+def test_commands_run(command, tmp_path):
     """Each training command of the page runs, here for one short epoch."""
     _, script, *flags = shlex.split(command)
     number = int(script[0])
@@ -131,7 +131,7 @@ def test_commands_run(command):
         if env in command and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     short = ["--epochs", "1", "--num_envs", "2", "--max_ep_len", "5"]
-    child = run(number, *flags, *short)
+    child = run(number, *flags, *short, cwd=tmp_path)
     assert child.returncode == 0, child.stderr
     assert child.stdout.startswith("epoch:   0")
 
