@@ -96,18 +96,17 @@ def summary(epochs, window):
     }
 
 
-def number(x):
-    """Return a CSV cell as a float where it is one, NaN where it is empty."""
-    try:
-        return float(x or "nan")
-    except ValueError:
-        return x
-
-
 def read(path):
-    """Return the rows of a CSV by their key: program, flags and seed."""
+    """Return the rows of a CSV by their key: program, flags and seed.
+
+    Numbers are floats, an empty cell of a number is NaN.
+    """
     with path.open() as file:
-        found = [{k: number(x) for k, x in row.items()} for row in csv.DictReader(file)]
+        found = list(csv.DictReader(file))
+    for row in found:
+        for name in COLUMNS:
+            if name not in ("program", "flags", "curve"):
+                row[name] = float(row.get(name) or "nan")
     return {tuple(row[key] for key in KEYS): row for row in found}
 
 

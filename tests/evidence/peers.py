@@ -1,16 +1,18 @@
 """Hold the six losses against those of the libraries people use, by running the libraries.
 
-    pip install -r tests/evidence/peers-requirements.txt
+    pip install -r tests/evidence/peers-requirements.txt    and what it says of three more
     python tests/evidence/peers.py                  all: prints, and writes peers.csv
     python tests/evidence/peers.py torchrl rlax     some: prints only
 
 log pi(a|s) is the leaf, shape (batch,): where a library computes it with a network, a
 stand-in returns the leaf, and the library's own code does the rest. Compared is the
-gradient d loss / d logp with that of a script's policy_loss, byte for byte.
+gradient d loss / d logp with that of a script's policy_loss, byte for byte. Entropy
+bonus, value loss and normalised advantages are switched off everywhere.
 """
 
 import copy
 import csv
+import importlib
 import math
 import os
 import sys
@@ -18,13 +20,13 @@ from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
 import torch
-from common import load_all
+from common import load_all, same_bits
 
 HERE = Path(__file__).resolve().parent
 DTYPES = torch.float32, torch.float64
@@ -69,6 +71,22 @@ def caught(method, *args):
     raise AssertionError(f"{method} computed no loss")
 
 
+def alone(name, **stand_ins):
+    """Import one module without what its packages' __init__ files ask for."""
+    first, *rest = name.split(".")
+    package, folder = first, find_spec(first).submodule_search_locations[0]
+    for part in rest:
+        stand_ins[package] = ModuleType(package)
+        stand_ins[package].__path__ = [folder]
+        package, folder = f"{package}.{part}", f"{folder}/{part}"
+    sys.modules.update(stand_ins)
+    module = importlib.import_module(name)
+    # only these: what the module has imported of torch must not be imported twice
+    for stand_in in stand_ins:
+        del sys.modules[stand_in]
+    return module
+
+
 # Stable-Baselines3 and sb3-contrib: train() on a rollout buffer of one batch
 
 
@@ -92,18 +110,20 @@ def sb3_model(logp, logp_old, adv, eps):
     return model
 
 
-def sb3_a2c(logp, logp_old, adv, eps):
-    """A2C.train."""
-    from stable_baselines3 import A2C
+def sb3(logp, logp_old, adv, eps, name):
+    """Run train(), which leaves its gradient in the leaf."""
+    import stable_baselines3
 
-    A2C.train(sb3_model(logp, logp_old, adv, eps))
+    getattr(stable_baselines3, name).train(sb3_model(logp, logp_old, adv, eps))
 
 
-def sb3_ppo(logp, logp_old, adv, eps):
-    """PPO.train."""
-    from stable_baselines3 import PPO
+def sb3_trpo(logp, logp_old, adv, eps):
+    """TRPO.train."""
+    from sb3_contrib import TRPO
 
-    PPO.train(sb3_model(logp, logp_old, adv, eps))
+    model = sb3_model(logp, logp_old, adv, eps)
+    model._compute_actor_grad = lambda kl, objective: raise_loss(objective)
+    return -caught(TRPO.train, model)
 
 
 def sb3_update(policy_loss):
@@ -140,19 +160,10 @@ def sb3_update(policy_loss):
     return theirs, [model.policy.get_parameter(name).grad for name in names]
 
 
-def sb3_trpo(logp, logp_old, adv, eps):
-    """TRPO.train."""
-    from sb3_contrib import TRPO
-
-    model = sb3_model(logp, logp_old, adv, eps)
-    model._compute_actor_grad = lambda kl, objective: raise_loss(objective)
-    return -caught(TRPO.train, model)
-
-
 # TorchRL: the loss modules
 
 
-def torchrl(name, logp, logp_old, adv, **options):
+def torchrl(logp, logp_old, adv, eps, name):
     """Call a loss module of torchrl.objectives with an actor whose log_prob is logp."""
     from tensordict import TensorDict
     from tensordict.nn import (
@@ -166,33 +177,15 @@ def torchrl(name, logp, logp_old, adv, **options):
     draw = ProbabilisticTensorDictModule(["logp"], ["action"], distribution_class=Leaf)
     actor = ProbabilisticTensorDictSequential(net, draw)
     critic = TensorDictModule(torch.nn.Identity(), ["leaf"], ["state_value"])
+    options = {} if name == "ReinforceLoss" else {"entropy_bonus": False}
+    if name == "ClipPPOLoss":
+        options["clip_epsilon"] = eps
     loss = getattr(objectives, name)(actor, critic, functional=False, **options)
     zeros = torch.zeros_like(adv)
     batch = {"leaf": logp, "action": zeros, "action_log_prob": logp_old}
     batch |= {"advantage": adv[:, None], "value_target": logp.detach()}
     found = loss(TensorDict(batch, [len(adv)]))
     return found["loss_actor" if "loss_actor" in found else "loss_objective"]
-
-
-def torchrl_reinforce(logp, logp_old, adv, eps):
-    """ReinforceLoss."""
-    return torchrl("ReinforceLoss", logp, logp_old, adv)
-
-
-def torchrl_a2c(logp, logp_old, adv, eps):
-    """A2CLoss without entropy."""
-    return torchrl("A2CLoss", logp, logp_old, adv, entropy_bonus=False)
-
-
-def torchrl_ppo(logp, logp_old, adv, eps):
-    """PPOLoss without entropy."""
-    return torchrl("PPOLoss", logp, logp_old, adv, entropy_bonus=False)
-
-
-def torchrl_clip_ppo(logp, logp_old, adv, eps):
-    """ClipPPOLoss without entropy."""
-    options = {"entropy_bonus": False, "clip_epsilon": eps}
-    return torchrl("ClipPPOLoss", logp, logp_old, adv, **options)
 
 
 # rlax: functions in jax, so they return the gradient itself
@@ -207,20 +200,18 @@ def jax_gradient(loss, logp):
 
 
 def rlax_policy_gradient(logp, logp_old, adv, eps, weighted=False):
-    """policy_gradient_loss, weights 1.
-
-    Its softmax().logprob returns the leaf. `weighted`: by the ratio.
-    """
+    """policy_gradient_loss, its softmax().logprob the leaf; weights: 1 or the ratio."""
     import jax
     import rlax
 
-    old, adv = (jax.numpy.array(x) for x in (logp_old, adv))
+    # torch's ratio, for that of jax is rounded in another way
+    weights = torch.exp(logp - logp_old).detach()
+    weights = weights if weighted else torch.ones_like(weights)
+    adv, weights = jax.numpy.array(adv), jax.numpy.array(weights)
     act = jax.numpy.zeros(len(adv), int)
 
     def loss(x):
         softmax = SimpleNamespace(logprob=lambda *_: x)
-        ratio = jax.lax.stop_gradient(jax.numpy.exp(x - old))
-        weights = ratio if weighted else jax.numpy.ones_like(x)
         place = "rlax._src.policy_gradients.distributions.softmax"
         with mock.patch(place, lambda: softmax):
             return rlax.policy_gradient_loss(x[:, None], act, adv, weights)
@@ -229,16 +220,26 @@ def rlax_policy_gradient(logp, logp_old, adv, eps, weighted=False):
 
 
 def rlax_weighted(logp, logp_old, adv, eps):
-    """policy_gradient_loss with the ratio as weight."""
+    """Call policy_gradient_loss with the ratio as weight."""
     return rlax_policy_gradient(logp, logp_old, adv, eps, weighted=True)
 
 
 def rlax_clipped(logp, logp_old, adv, eps):
-    """clipped_surrogate_pg_loss of exp(logp - logp_old)."""
+    """clipped_surrogate_pg_loss of torch's ratio, and torch's way from there to logp."""
     import jax
     import rlax
 
-    old, adv = (jax.numpy.array(x) for x in (logp_old, adv))
+    ratio, adv = torch.exp(logp - logp_old), jax.numpy.array(adv)
+    slope = jax_gradient(lambda x: rlax.clipped_surrogate_pg_loss(x, adv, eps), ratio)
+    return torch.autograd.grad(ratio, logp, slope)[0]
+
+
+def rlax_clipped_exp(logp, logp_old, adv, eps):
+    """clipped_surrogate_pg_loss of exp(logp - logp_old), all in jax."""
+    import jax
+    import rlax
+
+    old, adv = jax.numpy.array(logp_old), jax.numpy.array(adv)
 
     def loss(x):
         return rlax.clipped_surrogate_pg_loss(jax.numpy.exp(x - old), adv, eps)
@@ -249,53 +250,34 @@ def rlax_clipped(logp, logp_old, adv, eps):
 # tianshou: _update_with_batch up to the optimizer
 
 
-def tianshou(method, logp, logp_old, adv, **options):
+def tianshou(logp, logp_old, adv, eps, name):
     """Call _update_with_batch of an algorithm on one batch; return its loss."""
+    from tianshou import algorithm
     from tianshou.data import Batch
 
     # the library shuffles, so obs is the place of a step in the leaf
     place, zeros = torch.arange(len(adv)), torch.zeros_like(adv)
     batch = Batch(obs=place, act=place, returns=adv, adv=adv, logp_old=logp_old)
-    algorithm = mock.MagicMock(**options)
-    algorithm.policy.side_effect = lambda batch: SimpleNamespace(
+    off = {"advantage_normalization": False, "dual_clip": None, "value_clip": False}
+    off |= {"recompute_adv": False, "vf_coef": 0.0, "ent_coef": 0.0}
+    model = mock.MagicMock(**off, eps_clip=eps)
+    model.policy.side_effect = lambda batch: SimpleNamespace(
         dist=Leaf(logp[batch.obs]), act=zeros
     )
-    algorithm.critic = lambda obs: zeros
-    algorithm.optim.step = algorithm._get_flat_grad = raise_loss
-    return caught(method, algorithm, batch, None, 1)
-
-
-def tianshou_reinforce(logp, logp_old, adv, eps):
-    """Reinforce._update_with_batch."""
-    from tianshou.algorithm import Reinforce
-
-    return tianshou(Reinforce._update_with_batch, logp, logp_old, adv)
-
-
-def tianshou_trpo(logp, logp_old, adv, eps):
-    """TRPO._update_with_batch."""
-    from tianshou.algorithm import TRPO
-
-    return tianshou(TRPO._update_with_batch, logp, logp_old, adv)
-
-
-def tianshou_ppo(logp, logp_old, adv, eps):
-    """PPO._update_with_batch."""
-    from tianshou.algorithm import PPO
-
-    off = {"advantage_normalization": False, "dual_clip": None, "value_clip": False}
-    off |= {"recompute_adv": False, "vf_coef": 0.0, "ent_coef": 0.0, "eps_clip": eps}
-    return tianshou(PPO._update_with_batch, logp, logp_old, adv, **off)
+    model.critic = lambda obs: zeros
+    model.optim.step = model._get_flat_grad = raise_loss
+    return caught(getattr(algorithm, name)._update_with_batch, model, batch, None, 1)
 
 
 # TRL: GRPOTrainer._compute_loss, a completion for each row of the mask
 
 
-def trl(loss_type, logp, logp_old, adv, eps, mask=None):
-    """Call _compute_loss; without a mask the batch is one completion."""
+def trl(logp, logp_old, adv, eps, loss_type, mask=None):
+    """Call _compute_loss; without a mask, two completions of one length, or one."""
     from trl import GRPOTrainer
 
-    mask = torch.ones(1, len(adv)) if mask is None else mask
+    if mask is None:
+        mask = torch.ones(len(adv)).reshape(2 if len(adv) % 2 == 0 else 1, -1)
     shape = mask.shape
     options = {"loss_type": loss_type, "epsilon_low": eps, "epsilon_high": eps}
     if loss_type == "cispo":
@@ -315,79 +297,61 @@ def trl(loss_type, logp, logp_old, adv, eps, mask=None):
     return GRPOTrainer._compute_loss(trainer, None, inputs)
 
 
-def trl_bnpo(logp, logp_old, adv, eps):
-    """GRPOTrainer._compute_loss, loss_type bnpo."""
-    return trl("bnpo", logp, logp_old, adv, eps)
-
-
-def trl_dapo(logp, logp_old, adv, eps):
-    """GRPOTrainer._compute_loss, loss_type dapo."""
-    return trl("dapo", logp, logp_old, adv, eps)
-
-
-def trl_cispo(logp, logp_old, adv, eps):
-    """GRPOTrainer._compute_loss, loss_type cispo without an upper bound."""
-    return trl("cispo", logp, logp_old, adv, eps)
-
-
-def trl_grpo_lengths(logp, logp_old, adv, eps):
-    """GRPOTrainer._compute_loss, loss_type grpo, two completions of unequal length."""
+def trl_lengths(logp, logp_old, adv, eps):
+    """Call _compute_loss with loss_type grpo on two completions of unequal length."""
     short = len(adv) // 3
     mask = torch.zeros(2, len(adv) - short)
     mask[0, :short], mask[1] = 1, 1
     full = [torch.zeros(mask.shape, dtype=adv.dtype) for _ in range(3)]
     full = [x.masked_scatter(mask > 0, y) for x, y in zip(full, (logp, logp_old, adv))]
-    return trl("grpo", *full, eps, mask)
+    return trl(*full, eps, "grpo", mask)
 
 
-# verl: the functions of core_algos
+# verl, OpenRLHF, torchtune: one response
 
 
-def verl(name, logp, logp_old, adv, low, high, dual=math.inf, **options):
-    """Call a policy loss of verl.trainer.ppo.core_algos on one response."""
+def verl(logp, logp_old, adv, eps, name, dual_clip=math.inf, **options):
+    """Call a policy loss of core_algos; by itself no dual clip, no bounds on cispo."""
     from verl.trainer.ppo import core_algos
     from verl.workers.config import ActorConfig
 
-    clips = {"clip_ratio_low": low, "clip_ratio_high": high, "clip_ratio_c": dual}
+    low, high = (1.0, math.inf) if name == "cispo" else (eps, eps)
+    clips = {"clip_ratio_low": low, "clip_ratio_high": high, "clip_ratio_c": dual_clip}
     sizes = {"ppo_micro_batch_size_per_gpu": 1, "rollout_n": 1, "strategy": "fsdp"}
-    config = ActorConfig(**clips, **sizes)
+    options |= {"config": ActorConfig(**clips, **sizes), "loss_agg_mode": "token-mean"}
     batch = logp_old[None], logp[None], adv[None], torch.ones_like(adv)[None]
-    options = {"loss_agg_mode": "token-mean", "config": config, **options}
     return getattr(core_algos, f"compute_policy_loss_{name}")(*batch, **options)[0]
 
 
-def verl_reinforce(logp, logp_old, adv, eps):
-    """compute_policy_loss_reinforce."""
-    return verl("reinforce", logp, logp_old, adv, eps, eps)
-
-
 def verl_weighted(logp, logp_old, adv, eps):
-    """compute_policy_loss_reinforce with importance weights."""
+    """Call compute_policy_loss_reinforce with the ratio as importance weight."""
     ratio = torch.exp(logp - logp_old).detach()[None]
-    options = {"rollout_is_weights": ratio}
-    return verl("reinforce", logp, logp_old, adv, eps, eps, **options)
-
-
-def verl_cispo(logp, logp_old, adv, eps):
-    """compute_policy_loss_cispo without bounds."""
-    return verl("cispo", logp, logp_old, adv, 1.0, math.inf)
-
-
-def verl_vanilla(logp, logp_old, adv, eps):
-    """compute_policy_loss_vanilla without its dual clip."""
-    return verl("vanilla", logp, logp_old, adv, eps, eps)
+    return verl(logp, logp_old, adv, eps, "reinforce", rollout_is_weights=ratio)
 
 
 def verl_dual_clip(logp, logp_old, adv, eps):
-    """compute_policy_loss_vanilla with its default dual clip at a ratio of 3."""
-    return verl("vanilla", logp, logp_old, adv, eps, eps, dual=3.0)
+    """Call compute_policy_loss_vanilla with its default dual clip."""
+    return verl(logp, logp_old, adv, eps, "vanilla", dual_clip=3.0)
+
+
+def openrlhf(logp, logp_old, adv, eps):
+    """Call PolicyLoss."""
+    losses = alone("openrlhf.models.loss", deepspeed=mock.MagicMock())
+    batch = logp[None], logp_old[None], adv[None], torch.ones_like(adv)[None]
+    return losses.PolicyLoss(eps, eps)(*batch)[0]
+
+
+def torchtune(logp, logp_old, adv, eps):
+    """Call PPOLoss; a value of 0 and a return of 0 add nothing to it."""
+    losses, zeros = alone("torchtune.rlhf.loss.ppo"), torch.zeros_like(adv)
+    return losses.PPOLoss(eps)(logp_old, logp, adv, zeros, zeros, zeros)[0]
 
 
 # skrl and rsl_rl: update() on a memory of one batch
 
 
-def skrl_ppo(logp, logp_old, adv, eps):
-    """PPO.update."""
+def skrl(logp, logp_old, adv, eps):
+    """Call PPO.update up to its backward pass."""
     from skrl.agents.torch.ppo import PPO
 
     zeros = torch.zeros_like(adv)[:, None]
@@ -404,8 +368,8 @@ def skrl_ppo(logp, logp_old, adv, eps):
         return caught(lambda: PPO.update(agent, timestep=0, timesteps=1))
 
 
-def rsl_rl_ppo(logp, logp_old, adv, eps):
-    """PPO.update."""
+def rsl_rl(logp, logp_old, adv, eps):
+    """Run PPO.update, which leaves its gradient in the leaf."""
     from rsl_rl.algorithms import PPO
 
     zeros = torch.zeros_like(adv)
@@ -431,7 +395,7 @@ def rsl_rl_ppo(logp, logp_old, adv, eps):
 
 
 def rlax_returns(rew, gamma):
-    """discounted_returns."""
+    """Call discounted_returns."""
     import jax
     import rlax
 
@@ -443,7 +407,7 @@ def rlax_returns(rew, gamma):
 
 
 def torchrl_returns(rew, gamma):
-    """reward2go of objectives.value.functional."""
+    """Call reward2go."""
     from torchrl.objectives.value.functional import reward2go
 
     done = torch.zeros(len(rew), 1, dtype=torch.bool)
@@ -457,12 +421,14 @@ def torchrl_returns(rew, gamma):
 class Peer(NamedTuple):
     """What is compared with what, and what comes out in float32 and in float64.
 
-    BIT: every bit of every gradient is equal. CLOSE: the last bits differ, at most by
-    BOUND of the largest entry. OTHER: another gradient, by choice.
+    BIT: every bit of every gradient is equal. CLOSE: at most the last bits differ, see
+    verdict. OTHER: another gradient. `name` is handed to `loss`, if any. `kind`: which
+    batches, or "returns", to compare reward_to_go.
     """
 
     library: str
     loss: Callable
+    name: str
     script: int
     verdicts: tuple
     cause: str = ""
@@ -470,43 +436,73 @@ class Peer(NamedTuple):
 
 
 BIT, CLOSE, OTHER = "yes", "last bits", "no"
-BOUND = {torch.float32: 1e-6, torch.float64: 1e-6}  # tianshou rounds to float32
-ORDER = "another order of the products"
-SIZES = 1, 2, 3, 7, 10, 50, 100, 333, 1000, 1024  # few, since jax compiles for each
+SAME, ROUNDED, CHOICE, MIXED = (BIT, BIT), (CLOSE, CLOSE), (OTHER, OTHER), (BIT, CLOSE)
+ORDER, CAST, CLAMP = "order of the products", "float32 inside", "clamps log-ratio to 20"
+SIZES = 7, 333, 1, 1024, 2, 100, 3, 10, 50, 1000  # few, since jax compiles for each
 PEERS = [
-    Peer("torchrl", torchrl_reinforce, 3, (BIT, BIT)),
-    Peer("torchrl", torchrl_a2c, 3, (BIT, BIT)),
-    Peer("stable-baselines3", sb3_a2c, 3, (BIT, BIT)),
-    Peer("verl", verl_reinforce, 3, (BIT, BIT)),
-    Peer("rlax", rlax_policy_gradient, 3, (BIT, BIT)),
-    Peer("tianshou", tianshou_reinforce, 2, (BIT, CLOSE), "casts to float32"),
-    Peer("torchrl", torchrl_ppo, 4, (BIT, BIT)),
-    Peer("sb3-contrib", sb3_trpo, 4, (BIT, BIT)),
-    Peer("tianshou", tianshou_trpo, 4, (BIT, CLOSE), "casts to float32"),
-    Peer("trl", trl_cispo, 5, (CLOSE, CLOSE), ORDER),
-    Peer("verl", verl_cispo, 5, (CLOSE, CLOSE), ORDER),
-    Peer("verl", verl_weighted, 5, (CLOSE, CLOSE), ORDER),
-    Peer("rlax", rlax_weighted, 5, (CLOSE, CLOSE), ORDER),
-    Peer("stable-baselines3", sb3_ppo, 6, (BIT, BIT)),
-    Peer("trl", trl_bnpo, 6, (BIT, BIT)),
-    Peer("trl", trl_dapo, 6, (BIT, BIT)),
-    Peer("verl", verl_vanilla, 6, (BIT, BIT)),
-    Peer("skrl", skrl_ppo, 6, (BIT, BIT)),
-    Peer("rsl-rl-lib", rsl_rl_ppo, 6, (BIT, BIT)),
-    Peer("tianshou", tianshou_ppo, 6, (BIT, CLOSE), "casts to float32"),
-    Peer("torchrl", torchrl_clip_ppo, 6, (BIT, BIT)),
-    Peer("rlax", rlax_clipped, 6, (CLOSE, CLOSE), ORDER),
-    Peer(
-        "rlax", rlax_clipped, 6, (OTHER, OTHER), "jnp.clip halves on the edge", "edge"
-    ),
-    Peer("trl", trl_grpo_lengths, 6, (OTHER, OTHER), "divides by each length", "long"),
-    Peer("verl", verl_dual_clip, 6, (OTHER, OTHER), "A < 0 and ratio > 3", "far"),
-    Peer("verl", verl_vanilla, 6, (OTHER, OTHER), "clamps the log-ratio to 20", "huge"),
-    Peer("torchrl", torchrl_returns, 2, (CLOSE, CLOSE), "another order", "returns"),
-    Peer("torchrl", torchrl_returns, 3, (CLOSE, CLOSE), "another order", "returns"),
-    Peer("rlax", rlax_returns, 2, (BIT, BIT), "", "returns"),
-    Peer("rlax", rlax_returns, 3, (CLOSE, CLOSE), "another order", "returns"),
+    Peer("torchrl", torchrl, "ReinforceLoss", 3, SAME),
+    Peer("torchrl", torchrl, "A2CLoss", 3, SAME),
+    Peer("stable-baselines3", sb3, "A2C", 3, SAME),
+    Peer("verl", verl, "reinforce", 3, SAME),
+    Peer("rlax", rlax_policy_gradient, "", 3, SAME),
+    Peer("tianshou", tianshou, "Reinforce", 2, MIXED, CAST),
+    Peer("torchrl", torchrl, "PPOLoss", 4, SAME),
+    Peer("sb3-contrib", sb3_trpo, "", 4, SAME),
+    Peer("tianshou", tianshou, "TRPO", 4, MIXED, CAST),
+    Peer("trl", trl, "cispo", 5, ROUNDED, ORDER),
+    Peer("verl", verl, "cispo", 5, ROUNDED, ORDER),
+    Peer("verl", verl_weighted, "", 5, ROUNDED, ORDER),
+    Peer("rlax", rlax_weighted, "", 5, ROUNDED, ORDER),
+    Peer("stable-baselines3", sb3, "PPO", 6, SAME),
+    Peer("trl", trl, "bnpo", 6, SAME),
+    Peer("trl", trl, "dapo", 6, SAME),
+    Peer("trl", trl, "grpo", 6, SAME),
+    Peer("trl", trl, "dr_grpo", 6, SAME),
+    Peer("verl", verl, "vanilla", 6, SAME),
+    Peer("openrlhf", openrlhf, "", 6, SAME),
+    Peer("torchtune", torchtune, "", 6, SAME),
+    Peer("skrl", skrl, "", 6, SAME),
+    Peer("rsl-rl-lib", rsl_rl, "", 6, SAME),
+    Peer("tianshou", tianshou, "PPO", 6, MIXED, CAST),
+    Peer("torchrl", torchrl, "ClipPPOLoss", 6, SAME),
+    Peer("rlax", rlax_clipped, "", 6, SAME),
+    Peer("rlax", rlax_clipped_exp, "", 6, ROUNDED, "jax rounds exp otherwise"),
+    Peer("rlax", rlax_clipped, "", 6, CHOICE, "jnp.clip halves on the edge", "edge"),
+    Peer("torchrl", torchrl, "ClipPPOLoss", 6, (BIT, OTHER), "eps in float32", "edge"),
+    Peer("trl", trl_lengths, "", 6, CHOICE, "divides by each length", "long"),
+    Peer("verl", verl_dual_clip, "", 6, CHOICE, "A < 0 and ratio > 3", "far"),
+    Peer("verl", verl, "vanilla", 6, CHOICE, CLAMP, "huge"),
+    Peer("openrlhf", openrlhf, "", 6, CHOICE, CLAMP, "huge"),
+    Peer("torchrl", torchrl_returns, "", 2, ROUNDED, "order of the sums", "returns"),
+    Peer("torchrl", torchrl_returns, "", 3, ROUNDED, "order of the sums", "returns"),
+    Peer("rlax", rlax_returns, "", 2, SAME, "", "returns"),
+    Peer("rlax", rlax_returns, "", 3, ROUNDED, "order of the sums", "returns"),
 ]
+# what was called, by the function that calls it; {} is the name in a row
+CALLED = {
+    sb3: "{}.train",
+    sb3_trpo: "TRPO.train",
+    torchrl: "{}",
+    rlax_policy_gradient: "policy_gradient_loss, weights 1",
+    rlax_weighted: "policy_gradient_loss with the ratio as weight",
+    rlax_clipped: "clipped_surrogate_pg_loss of torch's ratio",
+    rlax_clipped_exp: "clipped_surrogate_pg_loss of jax's ratio",
+    tianshou: "{}._update_with_batch",
+    trl: "GRPOTrainer._compute_loss, loss_type {}",
+    trl_lengths: "GRPOTrainer._compute_loss, loss_type grpo, unequal lengths",
+    verl: "compute_policy_loss_{}",
+    verl_weighted: "compute_policy_loss_reinforce with importance weights",
+    verl_dual_clip: "compute_policy_loss_vanilla with its default dual clip at 3",
+    openrlhf: "PolicyLoss",
+    torchtune: "PPOLoss",
+    skrl: "PPO.update",
+    rsl_rl: "PPO.update",
+    torchrl_returns: "reward2go of objectives.value.functional",
+    rlax_returns: "discounted_returns",
+}
+# and what is special about a name or a kind
+NOTES = {"vanilla": ", no dual clip", "cispo": ", no upper bound"}
+NOTES |= {"edge": ", ratios on the edge", "huge": ", ratios above exp(20)"}
 MODULES = {"stable-baselines3": "stable_baselines3", "sb3-contrib": "sb3_contrib"}
 MODULES |= {"rsl-rl-lib": "rsl_rl"}
 
@@ -527,7 +523,7 @@ def batches(dtype, count, kind):
         size = max(SIZES[i % len(SIZES)], 3 if kind == "long" else 1)
         logp, d, adv = torch.randn(3, size, generator=gen, dtype=dtype)
         eps = 0.1 + 0.2 * torch.rand(1, generator=gen).item()
-        logp, d = -logp.abs(), (0.05, 0.3, 1.5)[i % 3] * d
+        logp, d = -logp.abs(), (0.3, 1.5, 0.05)[i % 3] * d
         if kind == "edge":
             logp, d = 0 * logp, 0 * d + math.log(1 + eps)
             eps = d[0].exp().item() - 1
@@ -556,34 +552,37 @@ def ours(n, policy_loss):
     return policy_loss
 
 
-def pairs(peer, dtype, count, policy_loss):
-    """Yield (theirs, ours) for each batch: gradients, or rewards-to-go."""
-    if peer.kind == "returns":
-        gen, gamma = (
-            torch.Generator().manual_seed(0),
-            (0.99,) if peer.script > 2 else (),
-        )
-        for _ in range(count):
-            rew = torch.randn(200, 1, generator=gen, dtype=dtype)
-            mine = SCRIPTS[peer.script].reward_to_go(rew, *gamma)[:, 0]
-            yield peer.loss(rew[:, 0], *(gamma or (1.0,))), mine
-        return
-    mine = ours(peer.script, policy_loss)
+def returns(peer, dtype, count):
+    """Yield (theirs, ours) for random rewards of 200 steps: rewards-to-go, (200,)."""
+    gen = torch.Generator().manual_seed(0)
+    reward_to_go = SCRIPTS[peer.script].reward_to_go
+    for _ in range(count):
+        rew = torch.randn(200, generator=gen, dtype=dtype)
+        if peer.script == 2:
+            yield peer.loss(rew, 1.0), reward_to_go(rew[:, None])[:, 0]
+        else:
+            yield peer.loss(rew, 0.99), reward_to_go(rew[:, None], 0.99)[:, 0]
+
+
+def gradients(peer, dtype, count, policy_loss):
+    """Yield (theirs, ours) for random batches: d loss / d logp, (batch,)."""
+    mine = ours(peer.script, policy_loss or SCRIPTS[peer.script].policy_loss)
+    name = [peer.name] if peer.name else []
     for batch in batches(dtype, count, peer.kind):
-        yield gradient(peer.loss, *batch), gradient(mine, *batch)
+        yield gradient(peer.loss, *batch, *name), gradient(mine, *batch)
 
 
 def compare(peer, dtype, count, policy_loss=None):
     """Return (how many of the batches are equal to the bit, the largest difference as a
     share of the largest entry); infinite where one side is not finite."""
-    policy_loss = policy_loss or SCRIPTS[peer.script].policy_loss
+    if peer.kind == "returns":
+        pairs = returns(peer, dtype, count)
+    else:
+        pairs = gradients(peer, dtype, count, policy_loss)
     equal, largest = 0, 0.0
-    for theirs, mine in pairs(peer, dtype, count, policy_loss):
-        assert theirs.shape == mine.shape
-        if (
-            theirs.dtype == mine.dtype
-            and theirs.numpy().tobytes() == mine.numpy().tobytes()
-        ):
+    for theirs, mine in pairs:
+        assert (theirs.dtype, theirs.shape) == (mine.dtype, mine.shape)
+        if same_bits(theirs, mine):
             equal += 1
             continue
         off = ((theirs - mine).abs().max() / mine.abs().max()).item()
@@ -591,35 +590,41 @@ def compare(peer, dtype, count, policy_loss=None):
     return equal, largest
 
 
-def verdict(equal, count, largest, dtype):
-    """Return BIT, CLOSE or OTHER."""
+def verdict(peer, dtype, count, policy_loss=None):
+    """Return (BIT, CLOSE or OTHER, largest difference); CLOSE is at most 16 roundings,
+    of float32 where the library casts to that."""
+    equal, largest = compare(peer, dtype, count, policy_loss)
+    bound = 16 * torch.finfo(torch.float32 if peer.cause == CAST else dtype).eps
     if equal == count:
-        return BIT
-    return CLOSE if largest <= BOUND[dtype] else OTHER
+        return BIT, largest
+    return (CLOSE if largest <= bound else OTHER), largest
 
 
 def called(peer):
     """Return what was called, in words."""
-    return peer.loss.__doc__.split(".\n")[0].strip().rstrip(".")
+    words = CALLED[peer.loss].format(peer.name)
+    return words + NOTES.get(peer.name, "") + NOTES.get(peer.kind, "")
 
 
 def main():
     """Compare all libraries, or those named; print, and write the CSV of all."""
     names, table = sys.argv[1:], []
+    unknown = sorted(set(names) - {peer.library for peer in PEERS})
+    if unknown:
+        sys.exit(f"not compared: {', '.join(unknown)}; see PEERS in peers.py")
     chosen = [peer for peer in PEERS if not names or peer.library in names]
-    missing = {peer.library for peer in chosen if not installed(peer.library)}
-    if missing or not chosen:
-        sys.exit(f"not installed: {missing or names}; see peers-requirements.txt")
+    missing = sorted({x.library for x in chosen if not installed(x.library)})
+    if missing:
+        sys.exit(f"not installed: {', '.join(missing)}; see peers-requirements.txt")
     for peer in chosen:
         for dtype, expected in zip(DTYPES, peer.verdicts, strict=True):
             count = 300 if peer.kind == "random" else 30
-            equal, largest = compare(peer, dtype, count)
-            found = verdict(equal, count, largest, dtype)
+            found, largest = verdict(peer, dtype, count)
             row = [peer.library, version(peer.library), called(peer), peer.script]
             row += [str(dtype)[6:], count, found, f"{largest:.1e}"]
             table.append([*row, peer.cause if found != BIT else ""])
             surprise = "" if found == expected else f"   EXPECTED {expected}"
-            print(*table[-1], f"{equal} equal{surprise}", sep=" | ", flush=True)
+            print(*table[-1], surprise, sep=" | ", flush=True)
     if not names:
         with open(HERE / "peers.csv.tmp", "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table])
