@@ -6,7 +6,7 @@ import inspect
 import peers
 import pytest
 import torch
-from common import load
+from common import load, same_bits
 from exact import mutant
 
 # four slips for each script's loss, as (old, new) in the source of policy_loss
@@ -42,12 +42,22 @@ MUTATIONS = {
         ("torch.min(ratio * adv, clipped * adv)", "(clipped * adv)"),
     ],
 }
+COUNT = 4  # batches; peers.py itself takes 300
 LOSSES = [peer for peer in peers.PEERS if peer.kind == "random"]
 
 
 def name(peer):
     """Return what pytest calls a peer."""
     return f"{peer.library}-{peers.called(peer)}-{peer.script}-{peer.kind}"
+
+
+def holds(peer, dtype, policy_loss=None):
+    """Tell whether a few batches say what PEERS does: BIT has no tolerance, CLOSE a
+    bound, and OTHER is beyond it."""
+    expected = peer.verdicts[peers.DTYPES.index(dtype)]
+    found, _ = peers.verdict(peer, dtype, COUNT, policy_loss)
+    # on another machine the last bits may agree
+    return found == expected or (expected, found) == (peers.CLOSE, peers.BIT)
 
 
 def need(peer):
@@ -61,9 +71,8 @@ def need(peer):
 def test_a_library_has_the_loss(peer):
     """The library's own code gives what PEERS says: equal in every bit where it says so."""
     need(peer)
-    for dtype, expected in zip(peers.DTYPES, peer.verdicts, strict=True):
-        equal, largest = peers.compare(peer, dtype, count=12)
-        assert peers.verdict(equal, 12, largest, dtype) == expected
+    for dtype in peers.DTYPES:
+        assert holds(peer, dtype)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -73,9 +82,7 @@ def test_a_changed_loss_is_noticed(peer):
     need(peer)
     for change in MUTATIONS[peer.script]:
         wrong = mutant(load(peer.script), *change)
-        equal, largest = peers.compare(peer, torch.float32, 12, wrong)
-        found = peers.verdict(equal, 12, largest, torch.float32)
-        assert found != peer.verdicts[0], change
+        assert not holds(peer, torch.float32, wrong), change
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -84,35 +91,25 @@ def test_a_whole_update_of_stable_baselines3():
     the same gradient of every parameter of its policy network in every bit."""
     pytest.importorskip("stable_baselines3")
     theirs, mine = peers.sb3_update(load(6).policy_loss)
-    assert len(theirs) == len(mine) > 0
-    assert any(x.any() for x in theirs)
-    assert all(x.numpy().tobytes() == y.numpy().tobytes() for x, y in zip(theirs, mine))
-    wrong = mutant(load(6), "torch.min", "torch.max")
-    theirs, mine = peers.sb3_update(wrong)
-    assert any(x.numpy().tobytes() != y.numpy().tobytes() for x, y in zip(theirs, mine))
+    assert len(theirs) > 0
+    assert all(x.any() for x in theirs)
+    assert [*map(same_bits, theirs, mine)] == [True] * len(theirs)
+    for change in MUTATIONS[6]:
+        theirs, mine = peers.sb3_update(mutant(load(6), *change))
+        assert not all(map(same_bits, theirs, mine)), change
 
 
 def test_the_table_is_that_of_the_comparison():
     """peers.csv has the rows of PEERS, with their verdicts, at least eight libraries."""
+    keys = "library", "called", "script", "dtype", "equal_to_the_bit"
     with open(peers.HERE / "peers.csv") as file:
-        rows = list(csv.DictReader(file))
-    told = [
-        (
-            row["library"],
-            row["called"],
-            row["script"],
-            row["dtype"],
-            row["equal_to_the_bit"],
-        )
-        for row in rows
-    ]
-    expected = [
-        (peer.library, peers.called(peer), str(peer.script), str(dtype)[6:], verdict)
+        rows = [[row[key] for key in keys] for row in csv.DictReader(file)]
+    assert rows == [
+        [peer.library, peers.called(peer), str(peer.script), str(dtype)[6:], verdict]
         for peer in peers.PEERS
         for dtype, verdict in zip(peers.DTYPES, peer.verdicts, strict=True)
     ]
-    assert told == expected
-    assert len({row["library"] for row in rows}) >= 8
+    assert len({row[0] for row in rows}) >= 8
 
 
 def test_1_has_the_loss_of_2(scripts):

@@ -221,7 +221,7 @@ def losses():
             continue
         name = re.split(r"[. ,](?!train|update|_)", row["called"])[0]
         name = name.removeprefix("compute_policy_loss_").split("._")[0]
-        why = f" ({row['cause']})" if row["equal_to_the_bit"] == "no" else ""
+        why = f" ({row['cause']})" if row["cause"] else ""
         cell = body["3" if row["script"] == "2" else row["script"]]
         cell = cell[row["equal_to_the_bit"]].setdefault(row["library"], {})
         if kind := re.search(r"loss_type (\w+)", row["called"]):
