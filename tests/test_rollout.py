@@ -298,7 +298,8 @@ def test_networks(n, actions):
     if actions == "Discrete":
         logp = policy.net(obs).log_softmax(-1)[torch.arange(N), act]
     else:
-        policy.log_std.data = log_std = torch.tensor([-1.0, 0.5])  # one per axis
+        assert policy.log_std.shape == (2,)  # one per axis
+        policy.log_std.data = log_std = torch.tensor([-1.0, 0.5])
         z = (act - policy.net(obs)) / log_std.exp()
         logp = (-(z**2) / 2 - log_std - math.log(2 * math.pi) / 2).sum(-1)
     torch.testing.assert_close(policy(obs).log_prob(act), logp)

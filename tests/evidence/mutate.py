@@ -62,7 +62,7 @@ MUTATIONS = [
     (3, "vf_lr halved", "lr=vf_lr)", "lr=vf_lr / 2)", "rollout"),
     (3, "V fitted away", "((value(obs) - ret) ** 2)", "(-((value(obs) - ret) ** 2))", "rollout"),
     (4, "ratio upside down", "exp(logp - logp_old)", "exp(logp_old - logp)", "losses"),
-    (4, "log_ratio for ratio", "torch.exp(logp - logp_old)", "1 + logp - logp_old", "rollout"),
+    (4, "log_ratio for ratio", "torch.exp(logp - logp_old)", "1 + logp - logp_old", "losses"),
     (4, "logp_old recomputed", "loss = policy", "logp_old = logp.detach(); loss = policy", "rollout"),
     (4, "logp_old not detached", OLD, OLD.removesuffix(".detach()"), "rollout"),
     (4, "one step too few", "range(train_pi_iters)", "range(train_pi_iters - 1)", "rollout"),
