@@ -42,7 +42,7 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path, monkeypatch):
         return epochs(1, 2), 3.0, int(command[-1] == "1")
 
     monkeypatch.setattr(benchmark, "timed", timed)
-    jobs = [("6_ppo_clip.py", "--env A", seed) for seed in range(3)]
+    jobs = [("6_ppo_clip.py", "", seed) for seed in range(3)]
     benchmark.measure(path, jobs[:2])
     benchmark.measure(path, jobs)
     assert ran == ["0", "1", "2"]
