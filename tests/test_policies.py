@@ -77,3 +77,11 @@ def test_the_number_of_threads_changes_nothing(n, env, threads, runs, tmp_path):
     result = run(n, "--env", env, *flags, "--save", path, env=os.environ | given)
     assert (result.stdout, result.stderr) == (runs[env, n][0], "")
     assert same(torch.load(path, weights_only=True), runs[env, n][1])
+
+
+@on_all
+def test_a_command_line_computes_in_one_thread(n, command_line):
+    """Whatever torch was set to before."""
+    torch.set_num_threads(2)
+    command_line(n, "--epochs", 1, "--num_envs", 1, "--max_ep_len", 1)
+    assert torch.get_num_threads() == 1
