@@ -21,6 +21,26 @@ LOSS |= {4: ["logp", "logp_old", "adv"], 5: ["logp", "logp_old", "adv"]}
 LOSS |= {6: ["logp", "logp_old", "adv", "clip_ratio"]}
 
 
+@on_all
+def test_help(n, command_line, capsys, monkeypatch):
+    """--help opens with the script's idea; each flag of the contract, and no other, has
+    its meaning and the default of train(), whose keywords are the same."""
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        command_line(n, "--help")
+    _, idea, options = capsys.readouterr().out.split("\n\n")
+    assert idea == load(n).__doc__.splitlines()[0]
+    told = re.findall(
+        r"^  (--.*?)\s{2,}(\w.*) \(default: (.*)\)$", options, re.MULTILINE
+    )
+    flags = [re.findall(r"--(\w+)", names) for names, _, _ in told]
+    assert {flag for names in flags for flag in names} == {*FLAGS}.union(
+        *(ADDED[m] for m in ADDED if m <= n)
+    )
+    shown = {names[-1]: default for names, (_, _, default) in zip(flags, told)}
+    assert shown == {name: str(default) for name, default in defaults(n).items()}
+
+
 @pytest.mark.parametrize("pair", CAPS, ids=str)
 def test_each_rung_changes_few_lines_of_code(pair):
     """Removed and added lines of code between neighbours stay within the design's cap."""
@@ -53,26 +73,6 @@ def test_shared_flags_have_one_default():
     assert {flag: x for flag, x in shared.items() if len(x) > 1} == {}
     fixed = {"env_name": {"CartPole-v1"}, "max_ep_len": {1000}, "device": {"cpu"}}
     assert shared == shared | fixed | {"gamma": {0.99}}
-
-
-@on_all
-def test_help(n, command_line, capsys, monkeypatch):
-    """--help opens with the script's idea; each flag of the contract, and no other, has
-    its meaning and the default of train(), whose keywords are the same."""
-    monkeypatch.setenv("COLUMNS", "500")
-    with pytest.raises(SystemExit):
-        command_line(n, "--help")
-    _, idea, options = capsys.readouterr().out.split("\n\n")
-    assert idea == load(n).__doc__.splitlines()[0]
-    told = re.findall(
-        r"^  (--.*?)\s{2,}(\w.*) \(default: (.*)\)$", options, re.MULTILINE
-    )
-    flags = [re.findall(r"--(\w+)", names) for names, _, _ in told]
-    assert {flag for names in flags for flag in names} == {*FLAGS}.union(
-        *(ADDED[m] for m in ADDED if m <= n)
-    )
-    shown = {names[-1]: default for names, (_, _, default) in zip(flags, told)}
-    assert shown == {name: str(default) for name, default in defaults(n).items()}
 
 
 @on_all
