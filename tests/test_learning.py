@@ -34,14 +34,13 @@ def test_returns_rise(n, env, scripts):
     assert returns[0] < THRESHOLD[env] < sum(returns[-3:]) / 3
 
 
-@pytest.mark.parametrize("n", [1, 6])
-def test_lines_appear_at_once_when_piped(n):
+def test_lines_appear_at_once_when_piped():
     """What a pipe holds first is not yet all: Python's own buffer, of 8192 bytes, would keep
     these 50 lines back until the end."""
-    command = [sys.executable, str(SCRIPTS[n]), "--epochs", "50", "--max_ep_len", "9"]
+    flags = "--epochs 50 --num_envs 1 --max_ep_len 9".split()
+    command = [sys.executable, SCRIPTS[6], *flags]
     env = os.environ | {"PYTHONUNBUFFERED": ""}  # which would do it too
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
         first, rest = os.read(process.stdout.fileno(), 8192), process.stdout.read()
-    assert first.startswith(b"epoch:   0 ")
     assert len(rows((first + rest).decode())) == 50
     assert rest

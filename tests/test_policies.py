@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from common import SCRIPTS, run, same
+from common import SCRIPTS, run, same, two_at_a_time
 from conftest import on_all, train
 
 # enough epochs that ratios leave the clip interval, see test_6_is_not_4_with_its_clip
@@ -66,19 +66,24 @@ def test_the_same_seed_the_same_run(n, env, runs, scripts, tmp_path):
     assert not same(train(scripts[n], env, **SETTINGS[env] | {"seed": 4})[1], weights)
 
 
-@pytest.mark.parametrize("n", [1, 6])
-def test_the_number_of_threads_changes_nothing(n, scripts, tmp_path):
+def test_the_number_of_threads_changes_nothing(scripts, tmp_path):
     """A command line gives the run of train() in one thread, to the bit, whatever
     OMP_NUM_THREADS says, on a batch so large that torch would share it out among threads;
     and it warns of nothing."""
-    printed, weights = train(scripts[n], "Pendulum-v1", epochs=1, num_envs=16)
-    flags, path = ["--epochs", 1, "--num_envs", 16], tmp_path / "policy.pt"
-    given = os.environ | {"PYTHONWARNINGS": "error::DeprecationWarning"}
-    for threads in "124":
-        env = given | {"OMP_NUM_THREADS": threads}
-        result = run(n, "--env", "Pendulum-v1", *flags, "--save", path, env=env)
-        assert (result.stdout, result.stderr) == (printed, "")
-        assert same(torch.load(path, weights_only=True), weights)
+    runs = {n: train(scripts[n], "Pendulum-v1", epochs=1, num_envs=16) for n in (1, 6)}
+    flags = ["--env", "Pendulum-v1", "--epochs", 1, "--num_envs", 16]
+
+    def job(n, threads):
+        path = tmp_path / f"{n}{threads}.pt"
+        env = {
+            "OMP_NUM_THREADS": threads,
+            "PYTHONWARNINGS": "error::DeprecationWarning",
+        }
+        result = run(n, *flags, "--save", path, env=os.environ | env)
+        assert (result.stdout, result.stderr) == (runs[n][0], "")
+        assert same(torch.load(path, weights_only=True), runs[n][1])
+
+    two_at_a_time(job, [(6, "1"), (6, "2"), (6, "4"), (1, "4")])
 
 
 @on_all

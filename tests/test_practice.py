@@ -74,7 +74,6 @@ BAD_LINES = [
     (3, "--gamma 1.1", "^AssertionError: --gamma 1.1: use a number from 0 to 1$"),
     (6, "--save /", "^AssertionError: --save /: "),
     (2, "--env CartPool-v1", "CartPool.*CartPole"),
-    (1, "--env Taxi-v3", "use `Taxi-v4`"),
     (5, "--device nope", "cpu, cuda.*nope"),
     (6, "--train_pi_iters x", "argument --train_pi_iters: invalid int value"),
 ]
@@ -92,11 +91,21 @@ def test_a_number_out_of_range(refusal, capsys, n):
 
 
 @pytest.mark.parametrize(("n", "words", "last_line"), BAD_LINES)
-def test_a_bad_flag_ends_the_process(n, words, last_line):
-    """No epoch, a non-zero exit status, a last line with the value and what is wrong."""
+def test_a_bad_flag_is_told(command_line, capsys, n, words, last_line):
+    """No epoch; the last line has the value and what is wrong."""
+    with pytest.raises((Exception, SystemExit)) as error:
+        command_line(n, *words.split())
+    out, err = capsys.readouterr()
+    told = err if error.type is SystemExit else error.exconly()
+    assert out == ""
+    assert re.search(last_line, told.splitlines()[-1])
+
+
+def test_a_bad_flag_ends_the_process():
+    """With a non-zero exit status, nothing on stdout and that line at the end of stderr."""
+    n, words, last_line = BAD_LINES[0]
     result = run(n, *words.split())
-    assert result.returncode != 0
-    assert result.stdout == ""
+    assert (result.returncode, result.stdout) == (1, "")
     assert re.search(last_line, result.stderr.splitlines()[-1])
 
 

@@ -3,13 +3,11 @@
 import importlib.util
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 import readme
 import torch
-from common import ROOT, SCRIPTS, run
+from common import ROOT, SCRIPTS
 from conftest import on_all
 
 FIRST, EVIDENCE = PAGES = [page.read_text() for page in readme.PAGES]
@@ -121,7 +119,7 @@ def test_named_tests_exist():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_run(command, tmp_path):
+def test_commands_run(command, command_line, tmp_path, monkeypatch, capsys):
     """Each training command of the page runs, here for one short epoch."""
     _, script, *flags = shlex.split(command)
     number = int(script[0])
@@ -130,32 +128,26 @@ def test_commands_run(command, tmp_path):
     for env, package in extra.items():
         if env in command and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    short = ["--epochs", "1", "--num_envs", "2", "--max_ep_len", "5"]
-    child = run(number, *flags, *short, cwd=tmp_path)
-    assert child.returncode == 0, child.stderr
-    assert child.stdout.startswith("epoch:   0")
+    monkeypatch.chdir(tmp_path)
+    command_line(number, *flags, "--epochs", 1, "--num_envs", 2, "--max_ep_len", 5)
+    assert capsys.readouterr().out.startswith("epoch:   0")
 
 
 @pytest.mark.parametrize(
     ("env", "low", "high"),
     [("CartPole-v1", 1, 500), ("Pendulum-v1", -3300, 0), ("FrozenLake-v1", 0, 1)],
 )
-def test_saved_policy_can_be_loaded_and_watched(tmp_path, env, low, high):
+def test_saved_policy_can_be_loaded_and_watched(
+    scripts, tmp_path, monkeypatch, capsys, env, low, high
+):
     """The snippet that evaluates a saved policy runs as it stands, on Box actions and on
     Discrete observations too, and prints a return that the environment can give."""
-    saved = run(6, "--env", env, "--epochs", 1, "--save", tmp_path / "policy.pt")
-    assert saved.returncode == 0
-    code = snippet("policy.pt").replace("CartPole-v1", env)
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    assert low <= float(child.stdout) <= high
+    scripts[6].train(env, epochs=1, save=str(tmp_path / "policy.pt"))
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)
+    exec(snippet("policy.pt").replace("CartPole-v1", env), {})  # noqa: S102
+    assert low <= float(capsys.readouterr().out) <= high
 
 
 def test_log_form_of_the_clip_is_6(scripts):
