@@ -37,7 +37,7 @@ def test_returns_rise(n, env, scripts):
 def test_lines_appear_at_once_when_piped():
     """What a pipe holds first is not yet all: Python's own buffer, of 8192 bytes, would keep
     these 50 lines back until the end."""
-    flags = "--epochs 50 --num_envs 1 --max_ep_len 9".split()
+    flags = ["--epochs", "50", "--num_envs", "1", "--max_ep_len", "9"]
     command = [sys.executable, SCRIPTS[6], *flags]
     env = os.environ | {"PYTHONUNBUFFERED": ""}  # which would do it too
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
