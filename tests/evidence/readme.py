@@ -57,18 +57,18 @@ def fence(language, lines):
     return "\n".join(["", f"```{language}", *lines, "```", ""])
 
 
-# a line that only takes a flag in: in train's signature, in its checks, on the command line
-PLUMBING = re.compile(r'[+-] +(\w+=\S+,$|assert .*f"|parser\.add_argument)')
+# a line that takes a flag in (train's signature, its checks, the command line) or prints
+PLUMBING = re.compile(r'[+-] +(\w+=\S+,$|assert .*f"|parser\.add_argument|kl = |f"ep)')
 
 
 def diff(a, b):
     """The lines of code that change from script a to script b, as a diff block, without
-    those that only take a flag in, which the block says."""
+    those that take a flag in or print, which the block says."""
     lines = [f"--- {SCRIPTS[int(a)].name}", f"+++ {SCRIPTS[int(b)].name}"]
     all_lines = changes(int(a), int(b))
     kept = [line for line in all_lines if not PLUMBING.match(line)]
     if len(kept) < len(all_lines):
-        lines.append("@@ without the lines that only take in the new flags @@")
+        lines.append("@@ without the lines for flags and printing @@")
     return fence("diff", lines + kept)
 
 
@@ -143,30 +143,39 @@ def cartpole():
             spread([x / 1000 for x in steps], worst=max),
             f"{ratio / floor:.2f}" if math.isfinite(ratio) else "-",
             f"{peer / ratio:.1f}" if math.isfinite(ratio) else "-",
-            spread(column(runs, "tail"), 1),
+            # the peer stops where it has solved
+            spread(column(runs, "tail"), 1) if name[0].isdigit() else "-",
         ]
         body.append([f"`{name}`", *cells])
     head = ["program", "solved", "thousand steps until solved (slowest)"]
-    head += ["time / floor", "SB3's time / its", "last 10 epochs (worst)"]
+    head += ["time, in floors", "times faster than SB3", "last 10 epochs (worst)"]
     return table(head, sorted(body))
 
 
-def environments():
-    """What script 6 reaches with its defaults, and the peer: environments.csv."""
+def environments(every=None):
+    """What script 6 reaches with its defaults, and the peer; with ``every`` also scripts 4
+    and 3 and how many times as long the peer took: environments.csv."""
 
     def key(row):
         return re.search(r"--env (\S+)", row["flags"])[1], row["program"]
 
     found, body = measured("environments", key), []
+    programs = [SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name]
     for env, epochs in benchmark.TARGETS:
-        ours, peer = (found.get((env, x), []) for x in (SCRIPTS[6].name, "sb3_ppo.py"))
+        runs = [found.get((env, name), []) for name in programs]
+        tails = [spread(column(x, "tail")) for x in runs]
+        ours, peer = runs[:2]
         if not ours:
             continue
-        thousand = statistics.median(column(ours, "steps")) / 1000
-        tails = [spread(column(runs, "tail")) for runs in (ours, peer)]
-        body.append([env, epochs, len(ours), f"{thousand:,.0f}", *tails])
-    head = ["environment", "epochs", "seeds", "thousand steps", "script 6", "SB3's PPO"]
-    return table(head, body)
+        seconds = [sum(column(x, "process")[: len(peer)]) for x in (ours, peer)]
+        faster = f"{seconds[1] / seconds[0]:.1f}" if peer else ""
+        thousand = f"{statistics.median(column(ours, 'steps')) / 1000:,.0f}"
+        row = [env, epochs, *tails[:2]]
+        body.append([*row, *tails[2:], f"{len(ours)}, {len(peer)}", thousand, faster])
+    head = ["environment", "epochs", "script 6", "SB3's PPO", "script 4", "script 3"]
+    head += ["seeds", "thousand steps", "times faster than SB3"]
+    width = len(head) if every else 4
+    return table(head[:width], [row[:width] for row in body])
 
 
 def others():
@@ -221,7 +230,7 @@ def losses():
             continue
         name = re.split(r"[. ,](?!train|update|_)", row["called"])[0]
         name = name.removeprefix("compute_policy_loss_").split("._")[0]
-        why = f" ({row['cause']})" if row["cause"] else ""
+        why = f" ({row['cause']})" if row["equal_to_the_bit"] == "no" else ""
         cell = body["3" if row["script"] == "2" else row["script"]]
         cell = cell[row["equal_to_the_bit"]].setdefault(row["library"], {})
         if kind := re.search(r"loss_type (\w+)", row["called"]):
