@@ -44,7 +44,7 @@ def curves(folder):
     found = {}
     for row in read(folder / "cartpole.csv").values():
         found.setdefault(row["program"], []).append(row["curve"])
-    figure, ax = plt.subplots(figsize=(9, 4))
+    figure, ax = plt.subplots(figsize=(7, 4))
     for path, colour in zip(SCRIPTS.values(), COLOURS, strict=True):
         runs = []
         for curve in found[path.name]:
@@ -91,7 +91,7 @@ def break_(folder):
         cell = found.setdefault((row["program"], float(lr)), {})
         cell.setdefault(int(iters), []).append(tail)
     lrs = sorted({lr for _, lr in found})
-    figure, axes = plt.subplots(1, len(lrs), figsize=(9, 3.2), sharey=True)
+    figure, axes = plt.subplots(1, len(lrs), figsize=(7, 3.2), sharey=True)
     for n, colour, shift in ((4, ORANGE, 0.97), (6, BLUE, 1.03)):
         for lr, ax in zip(lrs, axes, strict=True):
             cells = found[SCRIPTS[n].name, lr]
