@@ -55,7 +55,7 @@ def make_envs(env_name, num_envs, **options):
     obs_space = envs.single_observation_space
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # the environment gets the action cut to its bounds, the loss the one that was drawn
+    # the environment gets the action clipped to its bounds, the loss the one drawn
     if isinstance(envs.single_action_space, gym.spaces.Box):
         envs = gym.wrappers.vector.ClipAction(envs)
     return envs
@@ -66,7 +66,7 @@ def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments, as make_envs makes them.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
-    mask (true until the episode ends).
+    mask (true while the episode lasts).
     """
     assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP, (
         "rollout needs next-step autoreset: else next_obs may be of the next episode"

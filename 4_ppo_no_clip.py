@@ -2,6 +2,7 @@
 
     loss = -mean of ratio_t A_t
     ratio_t = pi(a_t|s_t) / pi_old(a_t|s_t)
+    A_t = R_t - V(s_t),   R_t = r_t + gamma R_{t+1}
 
 New since 3_baseline_pg.py: the ratio, and several policy steps per epoch.
 Run: python 4_ppo_no_clip.py --env CartPole-v1
@@ -50,7 +51,7 @@ class Policy(nn.Module):
 
 
 class Value(nn.Module):
-    """V(s), the expected return from s on: obs (batch, obs_dim) to (batch,)."""
+    """V(s), the expected reward-to-go from s: obs (batch, obs_dim) to (batch,)."""
 
     def __init__(self, obs_dim, hidden_sizes):
         super().__init__()
@@ -66,7 +67,7 @@ def make_envs(env_name, num_envs, **options):
     obs_space = envs.single_observation_space
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # the environment gets the action cut to its bounds, the loss the one that was drawn
+    # the environment gets the action clipped to its bounds, the loss the one drawn
     if isinstance(envs.single_action_space, gym.spaces.Box):
         envs = gym.wrappers.vector.ClipAction(envs)
     return envs
@@ -77,7 +78,7 @@ def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments, as make_envs makes them.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
-    mask (true until the episode ends), next_obs, cut (true where a time limit ended it).
+    mask (true while the episode lasts), next_obs, cut (true where a time limit ended it).
     """
     assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP, (
         "rollout needs next-step autoreset: else next_obs may be of the next episode"
@@ -201,7 +202,7 @@ def train(
             loss.backward()
             pi_optimizer.step()
 
-        # fit V to the returns only now: adv had to come from the V of before
+        # fit V to the returns, for the adv of the next epoch
         for _ in range(train_v_iters):
             v_loss = ((value(obs) - ret) ** 2).mean()
             v_optimizer.zero_grad()

@@ -169,8 +169,9 @@ def test_log_form_of_the_clip_is_6(scripts):
 @on_all
 def test_equations_are_the_losses(scripts, n):
     """The docstring's loss, and the page's where it shows one, is policy_loss, slope and all."""
-    batch = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)).double()
-    logp, old, adv, ret, value = (x.clone().requires_grad_() for x in batch)
+    batch = torch.randn(4, 9, generator=torch.Generator().manual_seed(0)).double()
+    logp, old, ret, value = (x.clone().requires_grad_() for x in batch)
+    adv = ret - value
     names = {"logp": logp, "ret": ret, "R": ret, "A": adv, "value": value}
     names |= {"pi": logp.exp(), "pi_old": old.exp(), "ratio": (logp - old).exp()}
     names |= {"epsilon": 0.2, "clip_ratio": 0.2}
@@ -180,8 +181,7 @@ def test_equations_are_the_losses(scripts, n):
     for name, meaning in meanings:
         if name in ("ratio_t", "A_t", "eps"):
             names[name.removesuffix("_t")] = compute(meaning, names)
-    args = [logp, old, adv, 0.2][: 3 if n < 6 else 4] if n > 3 else [logp, ret]
-    args = [logp, ret - value] if n == 3 else args
+    args = {1: [ret], 2: [ret], 3: [adv], 6: [old, adv, 0.2]}.get(n, [old, adv])
     formulas = [formula]
     if n in (1, 4, 6):
         section = FIRST.split(f"### {n}. ")[1]
@@ -189,7 +189,7 @@ def test_equations_are_the_losses(scripts, n):
         (formula,) = re.findall(rf"\$\$.* = {expectation}\$\$", section.split("###")[0])
         formulas.append(formula[1])
     losses = [-compute(formula, names).mean() for formula in formulas]
-    losses.append(scripts[n].policy_loss(*args))
+    losses.append(scripts[n].policy_loss(logp, *args))
     slopes = [torch.autograd.grad(x, logp, retain_graph=True)[0] for x in losses]
     for loss, slope in zip(losses, slopes, strict=True):
         torch.testing.assert_close((loss, slope), (losses[-1], slopes[-1]))

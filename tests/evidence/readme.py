@@ -26,9 +26,9 @@ IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
     3: "subtract the return expected from s, a learned V(s); discount",
-    4: "reuse the batch for several steps, reweighted by ratio = pi / pi_old",
+    4: "reuse the batch, reweighted by ratio = pi / pi_old",
     5: "the same gradient with the log written back",
-    6: "stop pushing outwards once the ratio is beyond 1 ± eps",
+    6: "stop pushing a ratio outwards beyond 1 ± eps",
 }
 
 
@@ -246,7 +246,7 @@ def losses():
         ]
         for n, row in body.items()
     ]
-    head = ["script", "equal to the bit", "but for the last bits", "other, by choice"]
+    head = ["script", "equal to the bit (float32)", "but for the last bits", "other, by choice"]
     return table(head, lines)
 
 
