@@ -246,7 +246,12 @@ def losses():
         ]
         for n, row in body.items()
     ]
-    head = ["script", "equal to the bit (float32)", "but for the last bits", "other, by choice"]
+    head = [
+        "script",
+        "equal to the bit (float32)",
+        "but for the last bits",
+        "other, by choice",
+    ]
     return table(head, lines)
 
 
