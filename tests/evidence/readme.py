@@ -94,7 +94,11 @@ def spread(values, digits=0, worst=min):
     """Return the median of some numbers and, in brackets, the worst; "-" for infinite and
     nothing for no numbers."""
     two = (statistics.median(values), worst(values)) if values else ()
-    cells = [f"{x:,.{digits}f}" if math.isfinite(x) else "-" for x in two]
+    # + 0.0 turns the -0.0 that rounding may leave into 0.0
+    cells = [
+        f"{round(x, digits) + 0.0:,.{digits}f}" if math.isfinite(x) else "-"
+        for x in two
+    ]
     return "{} ({})".format(*cells) if cells else ""
 
 
@@ -191,16 +195,16 @@ def others():
 def breaks():
     """What scripts 4 and 6 come to as the policy step grows: break.csv."""
     found = measured("break", lambda row: (row["flags"], row["program"]))
-    flags = dict.fromkeys(flags for flags, _ in found)
-    names = [SCRIPTS[n].name for n in (4, 6)]
-    body = [
-        [
-            f"`{x}`",
-            *(spread(column(found.get((x, name), []), "tail")) for name in names),
-        ]
-        for x in flags
-    ]
-    return table(["flags", *(f"`{name}`" for name in names)], body)
+    names, body = [SCRIPTS[n].name for n in (4, 6)], []
+    for flags in dict.fromkeys(flags for flags, _ in found):
+        row = [f"`{flags}`"]
+        for name in names:
+            tails = column(found[flags, name], "tail")
+            broken = sum(not x >= benchmark.SOLVED for x in tails)
+            row += [spread(tails), f"{broken} of {len(tails)}"]
+        body.append(row)
+    head = [x for name in names for x in (f"`{name}`", "broken")]
+    return table(["flags", *head], body)
 
 
 def scale():
