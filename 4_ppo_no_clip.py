@@ -161,6 +161,7 @@ def train(
     envs = make_envs(env_name, num_envs)
     envs.reset(seed=seed)  # the resets in rollout go on from here
     if render:
+        # sync, as Gymnasium's own vectorised CartPole has no window to show
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
     obs_dim = envs.single_observation_space.shape[0]
     act_space = envs.single_action_space

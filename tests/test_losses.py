@@ -214,7 +214,11 @@ def test_kl_is_the_divergence_in_expectation(n):
 
 
 def test_kl_estimates_as_losses():
-    """The expected gradients of k1, k2 and k3 (Schulman 2020) are what the README says."""
+    """The expected gradients of k1, k2 and k3 (Schulman 2020), for actions of either policy.
+
+    Of the fixed one: k1 and k3 have that of KL(fixed, pi), k2 another. Of pi itself: 0 for
+    k1, that of KL(pi, fixed) for k2, that of KL(fixed, pi) for k3.
+    """
     kl, gen = kl_of(4), torch.Generator().manual_seed(0)
     estimates = torch.neg, lambda d: d**2 / 2, lambda d: kl(d, torch.zeros_like(d))
     for _ in range(20):

@@ -66,7 +66,7 @@ def diff(a, b):
     those that take a flag in or print, which the block says."""
     lines = [f"--- {SCRIPTS[int(a)].name}", f"+++ {SCRIPTS[int(b)].name}"]
     all_lines = changes(int(a), int(b))
-    kept = [line for line in all_lines if not PLUMBING.match(line)]
+    kept = [x.split("  #")[0] for x in all_lines if not PLUMBING.match(x)]
     if len(kept) < len(all_lines):
         lines.append("@@ without the lines for flags and printing @@")
     return fence("diff", lines + kept)
@@ -90,16 +90,27 @@ def table(head, body):
     return "\n".join(["", *("| " + " | ".join(map(str, r)) + " |" for r in rows), ""])
 
 
-def spread(values, digits=0, worst=min):
-    """Return the median of some numbers and, in brackets, the worst; "-" for infinite and
-    nothing for no numbers."""
-    two = (statistics.median(values), worst(values)) if values else ()
+def number(x, digits=0):
+    """Return a number as text, "-" if it is not finite."""
     # + 0.0 turns the -0.0 that rounding may leave into 0.0
-    cells = [
-        f"{round(x, digits) + 0.0:,.{digits}f}" if math.isfinite(x) else "-"
-        for x in two
-    ]
-    return "{} ({})".format(*cells) if cells else ""
+    return f"{round(x, digits) + 0.0:,.{digits}f}" if math.isfinite(x) else "-"
+
+
+def spread(values, digits=0, worst=min):
+    """Return the median of some numbers and, in brackets, the worst, "-" if infinite.
+
+    One number is returned alone, none as "".
+    """
+    if len(values) < 2:
+        return "".join(number(x, digits) for x in values)
+    median = number(statistics.median(values), digits)
+    return median if median == "-" else f"{median} ({number(worst(values), digits)})"
+
+
+def seeds(groups):
+    """Return how many seeds each group of runs has: "5 seeds", "1 to 3 seeds"."""
+    counts = sorted({len(runs) for runs in groups})
+    return " to ".join(map(str, counts[:: max(1, len(counts) - 1)])) + " seeds"
 
 
 def measured(section, key):
@@ -111,8 +122,9 @@ def measured(section, key):
 
 
 def column(runs, name):
-    """Return one column of some rows; a run that failed counts as never solved."""
-    return [row[name] for row in runs]
+    """Return one column of some rows; a run that failed is infinitely bad."""
+    bad = -math.inf if name == "tail" else math.inf
+    return [bad if math.isnan(row[name]) else row[name] for row in runs]
 
 
 def rungs():
@@ -137,22 +149,25 @@ def rungs():
 def cartpole():
     """What each program needs to solve CartPole-v1 and what comes after: cartpole.csv."""
     found, body = measured("cartpole", lambda row: row["program"]), []
-    floor = statistics.median(column(found.pop(benchmark.FLOOR), "process"))
-    peer = statistics.median(column(found["sb3_ppo.py"], "solved_seconds"))
+    floor = column(found.pop(benchmark.FLOOR), "process")
+    peer = column(found["sb3_ppo.py"], "solved_seconds")
     for name, runs in found.items():
         steps, seconds = column(runs, "solved_steps"), column(runs, "solved_seconds")
-        ratio = statistics.median(seconds)
+        # of the same seed, measured in turn; never solved is infinitely slow
+        floors = [a / b for a, b in zip(seconds, floor)]
+        faster = [-math.inf if math.isinf(a) else b / a for a, b in zip(seconds, peer)]
         cells = [
             f"{sum(map(math.isfinite, steps))} of {len(runs)}",
             spread([x / 1000 for x in steps], worst=max),
-            f"{ratio / floor:.2f}" if math.isfinite(ratio) else "-",
-            f"{peer / ratio:.1f}" if math.isfinite(ratio) else "-",
+            spread(floors, 1, max),
+            spread(faster, 1),
             # the peer stops where it has solved
             spread(column(runs, "tail"), 1) if name[0].isdigit() else "-",
         ]
         body.append([f"`{name}`", *cells])
     head = ["program", "solved", "thousand steps until solved (slowest)"]
-    head += ["time, in floors", "times faster than SB3", "last 10 epochs (worst)"]
+    head += ["time, in floors (most)", "times faster than SB3 (least)"]
+    head += ["last 10 epochs (worst)"]
     return table(head, sorted(body))
 
 
@@ -163,21 +178,25 @@ def environments(every=None):
     def key(row):
         return re.search(r"--env (\S+)", row["flags"])[1], row["program"]
 
-    found, body = measured("environments", key), []
+    found = measured("environments", key)
+    names = ["script 6", "SB3's PPO", "script 4", "script 3"]
     programs = [SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name]
-    for env, epochs in benchmark.TARGETS:
-        runs = [found.get((env, name), []) for name in programs]
+    groups = [[found.get((x, name), []) for x in benchmark.EPOCHS] for name in programs]
+    head = [f"{name}, {seeds(runs)}" for name, runs in zip(names, groups)]
+    body, total = [], [0, 0]
+    for (env, epochs), *runs in zip(benchmark.EPOCHS.items(), *groups):
+        ours, peer = (column(x, "process") for x in runs[:2])
+        pairs = list(zip(ours, peer))
+        total = [sum(x) for x in zip(total, *pairs)]
+        thousand = statistics.median(column(runs[0], "steps")) / 1000
         tails = [spread(column(x, "tail")) for x in runs]
-        ours, peer = runs[:2]
-        if not ours:
-            continue
-        seconds = [sum(column(x, "process")[: len(peer)]) for x in (ours, peer)]
-        faster = f"{seconds[1] / seconds[0]:.1f}" if peer else ""
-        thousand = f"{statistics.median(column(ours, 'steps')) / 1000:,.0f}"
-        row = [env, epochs, *tails[:2]]
-        body.append([*row, *tails[2:], f"{len(ours)}, {len(peer)}", thousand, faster])
-    head = ["environment", "epochs", "script 6", "SB3's PPO", "script 4", "script 3"]
-    head += ["seeds", "thousand steps", "times faster than SB3"]
+        faster = spread([b / a for a, b in pairs], 1)
+        body.append([env, epochs, *tails, number(thousand), faster])
+    head = ["environment", "epochs", *head, "thousand steps of 6"]
+    head.append("times faster than SB3 (least)")
+    if every:
+        last = number(total[1] / total[0], 1)
+        body.append(["all times added", *[""] * (len(head) - 2), last])
     width = len(head) if every else 4
     return table(head[:width], [row[:width] for row in body])
 
@@ -254,7 +273,7 @@ def losses():
         "script",
         "equal to the bit (float32)",
         "but for the last bits",
-        "other, by choice",
+        "other, in the case named",
     ]
     return table(head, lines)
 

@@ -28,11 +28,12 @@ class Returns(BaseCallback):
         self.episodes = []
 
     def _on_step(self):
-        for info in self.locals["infos"]:
-            if "episode" in info:
-                self.episodes.append((self.num_timesteps, info["episode"]["r"]))
+        ended = [x["episode"]["r"] for x in self.locals["infos"] if "episode" in x]
+        self.episodes += [(self.num_timesteps, ret) for ret in ended]
+        if not (self.stop and ended):
+            return True
         last = [ret for _, ret in self.episodes[-100:]]
-        return not (self.stop and len(last) == 100 and mean(last) >= SOLVED)
+        return len(last) < 100 or mean(last) < SOLVED
 
 
 def main():
