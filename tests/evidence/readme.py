@@ -108,9 +108,10 @@ def spread(values, digits=0, worst=min):
 
 
 def seeds(groups):
-    """Return how many seeds each group of runs has: "5 seeds", "1 to 3 seeds"."""
-    counts = sorted({len(runs) for runs in groups})
-    return " to ".join(map(str, counts[:: max(1, len(counts) - 1)])) + " seeds"
+    """Return how many seeds the groups of runs have: "5 seeds", "1 to 3 seeds"."""
+    counts = [len(runs) for runs in groups]
+    low, high = min(counts), max(counts)
+    return f"{high} seeds" if low == high else f"{low} to {high} seeds"
 
 
 def measured(section, key):
@@ -220,7 +221,7 @@ def breaks():
         row = [f"`{flags}`"]
         for name in names:
             tails = column(found[flags, name], "tail")
-            broken = sum(not x >= benchmark.SOLVED for x in tails)
+            broken = sum(x < benchmark.SOLVED for x in tails)
             row += [spread(tails), f"{broken} of {len(tails)}"]
         body.append(row)
     head = [x for name in names for x in (f"`{name}`", "broken")]
