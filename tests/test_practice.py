@@ -4,6 +4,7 @@ import re
 
 import gymnasium as gym
 import numpy as np
+import pygame
 import pytest
 import torch
 import toy_envs
@@ -124,8 +125,16 @@ def test_render_changes_nothing(command_line, n, device, tmp_path, capsys):
         weights = torch.load(tmp_path / "policy.pt", weights_only=True)
         runs.append((capsys.readouterr().out, weights))
     assert runs[0][0] == runs[1][0] == runs[2][0]
-    assert same(runs[0][1], runs[1][1])
-    assert same(runs[0][1], runs[2][1])
+    assert all(same(runs[0][1], weights) for _, weights in runs[1:])
+
+
+@on_all
+def test_render_opens_a_window(scripts, n, monkeypatch):
+    """On CartPole-v1 too, whose own vectorised version shows nothing and does not say so."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pygame.display.quit()
+    scripts[n].train(**SMALL, render=True)
+    assert pygame.display.get_surface()
 
 
 @needs_cuda

@@ -115,6 +115,7 @@ MUTATIONS = [
     (2, "--env is another keyword", '"--env_name", dest="env_name"', '"--env_name"', "ladder"),
     (3, "--help without the idea", "description=__doc__.splitlines()[0]", "description=None", "ladder"),
     (4, "--help without defaults", "argparse.ArgumentDefaultsHelpFormatter", "argparse.HelpFormatter", "ladder"),
+    (3, "no window for CartPole", 'vectorization_mode="sync", ', "", "practice"),
     (6, "lines kept back", "flush=True", "flush=False", "learning"),
 ]  # fmt: skip
 
