@@ -175,7 +175,8 @@ def cartpole():
 
 def environments(every=None):
     """What script 6 reaches with its defaults, and the peer; with ``every`` also scripts 4
-    and 3 and how many times as long the peer took: environments.csv."""
+    and 3, script 6 with the peer's seeds and how many times as long the peer took:
+    environments.csv."""
 
     def key(row):
         return re.search(r"--env (\S+)", row["flags"])[1], row["program"]
@@ -185,20 +186,25 @@ def environments(every=None):
     programs = [SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name]
     groups = [[found.get((x, name), []) for x in benchmark.EPOCHS] for name in programs]
     head = [f"{name}, {seeds(runs)}" for name, runs in zip(names, groups)]
-    body, total = [], [0, 0]
+    body, total, as_good = [], [0, 0], 0
     for (env, epochs), *runs in zip(benchmark.EPOCHS.items(), *groups):
         ours, peer = (column(x, "process") for x in runs[:2])
         pairs = list(zip(ours, peer))
         total = [sum(x) for x in zip(total, *pairs)]
         thousand = statistics.median(column(runs[0], "steps")) / 1000
-        tails = [spread(column(x, "tail")) for x in runs]
+        tails = [column(x, "tail") for x in runs]
+        same = tails[0][: len(peer)]  # both went up from seed 0
+        as_good += statistics.median(same) >= statistics.median(tails[1])
+        tails.insert(2, same)
         faster = spread([b / a for a, b in pairs], 1)
-        body.append([env, epochs, *tails, number(thousand), faster])
+        body.append([env, epochs, *map(spread, tails), number(thousand), faster])
+    head.insert(2, "script 6, SB3's seeds")
     head = ["environment", "epochs", *head, "thousand steps of 6"]
     head.append("times faster than SB3 (least)")
     if every:
+        good = f"at least as good in {as_good} of {len(body)}"
         last = number(total[1] / total[0], 1)
-        body.append(["all times added", *[""] * (len(head) - 2), last])
+        body.append(["in all, times added", "", "", "", good, "", "", "", last])
     width = len(head) if every else 4
     return table(head[:width], [row[:width] for row in body])
 
