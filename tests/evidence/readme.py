@@ -193,7 +193,7 @@ def environments(every=None):
         total = [sum(x) for x in zip(total, *pairs)]
         thousand = statistics.median(column(runs[0], "steps")) / 1000
         tails = [column(x, "tail") for x in runs]
-        same = tails[0][: len(peer)]  # both went up from seed 0
+        same = tails[0][: len(peer)]  # the peer's seeds are the first of ours
         as_good += statistics.median(same) >= statistics.median(tails[1])
         tails.insert(2, same)
         faster = spread([b / a for a, b in pairs], 1)
