@@ -3,12 +3,10 @@
     loss = -mean of log pi(a_t|s_t) R(tau)
     R(tau) = sum of the episode's rewards
 
-The first rung.
 Run: python 1_simple_pg.py --env CartPole-v1
 """
 
 import argparse
-import inspect
 import os
 
 import gymnasium as gym
@@ -36,27 +34,39 @@ class Policy(nn.Module):
     def __init__(self, obs_dim, act_space, hidden_sizes):
         super().__init__()
         self.discrete = isinstance(act_space, gym.spaces.Discrete)
-        act_dim = gym.spaces.flatdim(act_space)  # n of Discrete(n), or of a Box (n,)
+        act_dim = act_space.n if self.discrete else act_space.shape[0]
         self.net = mlp(obs_dim, hidden_sizes, act_dim)
         if not self.discrete:
             self.log_std = nn.Parameter(torch.zeros(act_dim))
 
     def forward(self, obs):
-        # validate_args=False saves time; train stops on nan by itself
         if self.discrete:
-            return Categorical(logits=self.net(obs), validate_args=False)
-        normal = Normal(self.net(obs), self.log_std.exp(), validate_args=False)
+            return Categorical(logits=self.net(obs))
+        normal = Normal(self.net(obs), self.log_std.exp())
         return Independent(normal, 1)  # log_prob sums over the axes of an action
 
 
 def make_envs(env_name, num_envs, **options):
-    """Make num_envs environments that step together; options go to gym.make_vec."""
+    """Make num_envs environments that step together; options go to gym.make_vec.
+
+    Raises ValueError with the space of observations or actions that is not served.
+    """
     envs = gym.make_vec(env_name, num_envs, **options)
-    obs_space = envs.single_observation_space
+    obs_space, act_space = envs.single_observation_space, envs.single_action_space
+    discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
+    box = isinstance(act_space, gym.spaces.Box) and act_space.dtype.kind == "f"
+    if not (discrete or (box and len(act_space.shape) == 1)):
+        raise ValueError(f"{env_name}: actions in {act_space} need another Policy")
+    try:
+        gym.spaces.flatdim(obs_space)
+    except (NotImplementedError, ValueError):
+        raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # the environment gets the action clipped to its bounds, the loss the one drawn
-    if isinstance(envs.single_action_space, gym.spaces.Box):
+    # the policy acts in [-1, 1]; what is clipped and rescaled only the environment sees
+    if box and act_space.is_bounded():
+        envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
+    if box:
         envs = gym.wrappers.vector.ClipAction(envs)
     return envs
 
@@ -68,23 +78,21 @@ def rollout(envs, policy, max_ep_len, device):
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
     mask (true while the episode lasts).
     """
-    assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP, (
-        "rollout needs next-step autoreset: else next_obs may be of the next episode"
-    )
     obs, _ = envs.reset()
-    obs = obs.astype(np.float32)
-    mask = np.ones(envs.num_envs, dtype=bool)
+    obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
+    mask = np.ones(envs.num_envs, bool)
     steps = []
     while mask.any():
-        act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
-        next_obs, rew, terminated, truncated, _ = envs.step(act)
-        next_obs = next_obs.astype(np.float32)
+        # an episode's last observation, on which no action follows, may be NaN
+        dist = policy(torch.as_tensor(obs, device=device).nan_to_num())
+        act = dist.sample().cpu().numpy()
+        next_obs, rew, terminated, truncated, _ = envs.step(act.copy())
+        next_obs = np.array(next_obs, np.float32)
         # an environment whose episode is over plays on, masked, until all are over
         rew = np.where(mask, rew, 0).astype(np.float32)
-        done = terminated | truncated | (len(steps) + 1 == max_ep_len)
+        done = np.logical_or(terminated, truncated) | (len(steps) + 1 == max_ep_len)
         steps.append((obs, act, rew, mask))
         obs, mask = next_obs, mask & ~done
-    # from a list of steps, each a tuple of arrays, to one (T, N, ...) tensor per entry
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
 
 
@@ -93,13 +101,8 @@ def policy_loss(logp, weights):
     return -(logp * weights).mean()
 
 
-def watch(window, policy, max_ep_len, device):
-    """Show an episode, without changing the random numbers that training draws."""
-    with torch.random.fork_rng():
-        rollout(window, policy, max_ep_len, device)
-
-
 def train(
+    *,
     env_name="CartPole-v1",
     hidden_sizes=(64,),
     lr=0.005,
@@ -111,39 +114,17 @@ def train(
     render=False,
     save=None,
 ):
-    """Train and return a Policy; the keywords are the flags that --help explains.
-
-    Raises AssertionError with a sentence that names the flag, or the library's error.
-    """
-    # refuse bad values before anything starts
-    assert min(hidden_sizes) >= 1, f"--hidden_sizes {hidden_sizes}: use 1 or more"
-    assert epochs >= 1, f"--epochs {epochs}: use 1 or more"
-    assert num_envs >= 1, f"--num_envs {num_envs}: use 1 or more"
-    assert max_ep_len >= 1, f"--max_ep_len {max_ep_len}: use 1 or more"
-    if save:
-        folder = os.path.dirname(save) or "."
-        writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
-        assert writable, f"--save {save}: cannot write to {folder}"
-        taken = os.path.exists(save) and not os.path.isfile(save)
-        assert not taken, f"--save {save}: there is something else, name another file"
-
+    """Train and return a Policy; the keywords are the flags that --help explains."""
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
+    torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # the resets in rollout go on from here
+    envs.reset(seed=seed)  # the resets in rollout draw on from here
     if render:
         # sync, as Gymnasium's own vectorised CartPole has no window to show
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
     obs_dim = envs.single_observation_space.shape[0]
-    act_space = envs.single_action_space
-    # other actions would need another Policy
-    discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
-    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
-    floats = act_space.dtype in (np.float32, np.float64)
-    assert discrete or (box and floats), (
-        f"--env {env_name}: {act_space} is not served, only Discrete(n) and float Box (n,)"
-    )
-    policy = Policy(obs_dim, act_space, hidden_sizes).to(device)
+    policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
     pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
 
     env_steps = 0
@@ -153,8 +134,10 @@ def train(
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
         env_steps += mask.numel()  # with the steps that mask drops
+        assert ep_ret.isfinite(), f"{env_name}: a reward is not a finite number"
+        assert obs[mask].isfinite().all(), f"{env_name}: an observation is not finite"
         if render:
-            watch(window, policy, max_ep_len, device)
+            rollout(window, policy, max_ep_len, device)
 
         # weigh each step by the return of its episode, which a time limit ends too
         weights = rew.sum(0).expand_as(rew)
@@ -167,20 +150,23 @@ def train(
         loss.backward()
         pi_optimizer.step()
 
-        # stop before a policy that has diverged replaces the last good file
-        logp = policy(obs).log_prob(act)
-        assert logp.isfinite().all(), f"epoch {epoch} diverged: lower --lr"
-        if save:
-            torch.save(policy.state_dict(), f"{save}.tmp")
-            os.replace(f"{save}.tmp", save)  # a kill leaves the old file or the new one
-
         # report
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
             flush=True,
         )
+        if save:
+            torch.save(policy.state_dict(), f"{save}.tmp")
+            os.replace(f"{save}.tmp", save)  # a kill leaves the old file or the new one
     return policy
+
+
+def count(text):
+    """Read a whole number from 1 on; argparse turns the error into a sentence."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 if __name__ == "__main__":
@@ -189,16 +175,14 @@ if __name__ == "__main__":
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--env", "--env_name", dest="env_name", help="Gymnasium id")
-    parser.add_argument("--hidden_sizes", type=int, nargs="+", help="units per layer")
+    parser.add_argument("--hidden_sizes", type=count, nargs="*", help="units per layer")
     parser.add_argument("--lr", type=float, help="step size of the policy")
-    parser.add_argument("--epochs", type=int, help="rounds of play and update")
-    parser.add_argument("--num_envs", type=int, help="episodes per epoch, side by side")
-    parser.add_argument("--max_ep_len", type=int, help="cut off longer episodes")
+    parser.add_argument("--epochs", type=count, help="rounds of play and update")
+    parser.add_argument("--num_envs", type=count, help="episodes per epoch")
+    parser.add_argument("--max_ep_len", type=count, help="cut off longer episodes")
     parser.add_argument("--seed", type=int, help="seeds torch and the environments")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
     parser.add_argument("--save", help="file for the policy's state_dict, kept current")
-    parameters = inspect.signature(train).parameters.values()
-    parser.set_defaults(**{p.name: p.default for p in parameters})
-    torch.set_num_threads(1)  # nets this small gain nothing from more
+    parser.set_defaults(**train.__kwdefaults__)  # each default stands once, above
     train(**vars(parser.parse_args()))
