@@ -1,27 +1,13 @@
-"""What all tests share: where the evidence is, one thread, the scripts as fixtures."""
+"""What all tests share: one thread, the scripts as fixtures."""
 
-import io
 import os
 import runpy
 import sys
-from contextlib import redirect_stdout
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent / "evidence"))
-
-from common import SCRIPTS, load_all
-
-on_all = pytest.mark.parametrize("n", SCRIPTS)
-
-
-def train(script, env, **flags):
-    """Return the printed lines and the trained weights, a state_dict, of script.train()."""
-    with redirect_stdout(io.StringIO()) as printed:
-        policy = script.train(env, **flags)
-    return printed.getvalue(), policy.state_dict()
+from tests.common import SCRIPTS, load_all
 
 
 @pytest.fixture(scope="session", autouse=True)

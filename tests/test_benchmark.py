@@ -6,10 +6,10 @@ import re
 import shutil
 import sys
 
-import benchmark
-import figures
 import pytest
-from common import SCRIPTS, defaults
+
+from tests.benchmark import figures, measure
+from tests.common import SCRIPTS, defaults
 
 ID, NUMBER = re.compile(r'(?:id="|url\(#|href="#)[^")]+'), re.compile(r"\d+\.?\d*")
 
@@ -24,11 +24,11 @@ def epochs(*rets):
 
 def test_summary():
     """A run solves with the epoch that lifts the window's mean to 475, or never does."""
-    run = benchmark.summary(epochs(*[100] * 10, 500, 440, 510, 430), window=2)
+    run = measure.summary(epochs(*[100] * 10, 500, 440, 510, 430), window=2)
     assert (run["solved_steps"], run["solved_seconds"]) == (130, 13)
     assert (run["steps"], run["last"], run["low"]) == (140, 100, 470)
     assert run["tail"] == 248
-    run = benchmark.summary(epochs(500, 440), window=2)
+    run = measure.summary(epochs(500, 440), window=2)
     assert run["solved_steps"] == run["solved_seconds"] == math.inf
     assert math.isnan(run["low"])
 
@@ -41,12 +41,12 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path, monkeypatch):
         ran.append(command[-1])
         return epochs(1, 2), 3.0, int(command[-1] == "1")
 
-    monkeypatch.setattr(benchmark, "timed", timed)
+    monkeypatch.setattr(measure, "timed", timed)
     jobs = [("6_ppo_clip.py", "", seed) for seed in range(3)]
-    benchmark.measure(path, jobs[:2])
-    benchmark.measure(path, jobs)
+    measure.measure(path, jobs[:2])
+    measure.measure(path, jobs)
     assert ran == ["0", "1", "2"]
-    found = benchmark.read(path)
+    found = measure.read(path)
     assert [row["status"] for row in found.values()] == [0, 1, 0]
     assert [row["tail"] for row in found.values()][::2] == [1.5, 1.5]
 
@@ -54,21 +54,21 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_measured_with_the_defaults_of_today():
     """A changed default makes the figures those of other scripts: measure them again."""
     today = {path.name: defaults(n) for n, path in SCRIPTS.items()}
-    measured = json.loads((benchmark.HERE / "defaults.json").read_text())
+    measured = json.loads((measure.HERE / "defaults.json").read_text())
     assert measured == json.loads(json.dumps(today))
 
 
 def test_figures_are_drawn_from_the_data(tmp_path, monkeypatch):
     """figures.py draws the committed SVGs, up to the last digits of a number and the ids
     that are made of them: these differ from machine to machine."""
-    for path in benchmark.HERE.glob("*.csv"):
+    for path in measure.HERE.glob("*.csv"):
         shutil.copy(path, tmp_path)
     monkeypatch.setattr(sys, "argv", ["figures.py", "--folder", str(tmp_path)])
     figures.main()
     drawn = {path.name: path.read_text() for path in tmp_path.glob("*.svg")}
-    assert drawn.keys() == {path.name for path in benchmark.HERE.glob("*.svg")}
+    assert drawn.keys() == {path.name for path in measure.HERE.glob("*.svg")}
     for name, svg in drawn.items():
-        old = (benchmark.HERE / name).read_text()
+        old = (measure.HERE / name).read_text()
         new, old = (ID.sub("", x) for x in (svg, old))
         assert NUMBER.split(new) == NUMBER.split(old)
         numbers = [[float(x) for x in NUMBER.findall(svg)] for svg in (new, old)]

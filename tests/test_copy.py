@@ -5,8 +5,8 @@ import inspect
 import gymnasium as gym
 import pytest
 import torch
-from common import definitions
-from conftest import on_all
+
+from tests.common import definitions, on_all
 
 # what the README tells to copy, and the imports that it needs
 IMPORTS = {

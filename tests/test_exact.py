@@ -2,9 +2,10 @@
 
 from itertools import product
 
-import exact
 import pytest
 import torch
+
+from tests import exact
 
 PROCESSES = [(seed, actions) for seed in range(5) for actions in (2, 3)]
 MANY = [(seed, actions) for seed in range(20) for actions in (2, 3)]

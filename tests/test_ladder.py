@@ -5,10 +5,10 @@ import inspect
 import re
 
 import pytest
-from common import ROOT, SCRIPTS, defaults, definitions, load
-from conftest import on_all
-from mutate import MUTATIONS
 from readme import changes
+
+from tests.benchmark.mutate import MUTATIONS
+from tests.common import ROOT, SCRIPTS, defaults, definitions, load, on_all
 
 CAPS = {(1, 2): 10, (2, 3): 45, (3, 4): 28, (4, 6): 10}
 FLAGS = ["env", "env_name", "seed", "epochs", "num_envs", "max_ep_len"]

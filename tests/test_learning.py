@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from common import SCRIPTS, rows
-from conftest import on_all, train
+
+from tests.common import SCRIPTS, on_all, rows, train
 
 # return that the last three of 12 epochs have to reach, see test_returns_rise
 THRESHOLD = {"CartPole-v1": 30, "toy_envs:Compass-v0": 3}

@@ -5,8 +5,9 @@ import re
 
 import pytest
 import torch
-from common import SCRIPTS, same_bits
-from exact import mutant, reference
+
+from tests.common import SCRIPTS, same_bits
+from tests.exact import mutant, reference
 
 EPS = 0.2
 DTYPES = [torch.float32, torch.float64]

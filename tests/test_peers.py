@@ -3,11 +3,12 @@
 import csv
 import inspect
 
-import peers
 import pytest
 import torch
-from common import load, same_bits
-from exact import mutant
+
+from tests.common import load, same_bits
+from tests.exact import mutant
+from tests.peers import compare
 
 # four slips for each script's loss, as (old, new) in the source of policy_loss
 MUTATIONS = {
@@ -43,35 +44,37 @@ MUTATIONS = {
     ],
 }
 COUNT = 4  # batches; peers.py itself takes 300
-LOSSES = [peer for peer in peers.PEERS if peer.kind == "random"]
+LOSSES = [peer for peer in compare.PEERS if peer.kind == "random"]
 
 
 def name(peer):
     """Return what pytest calls a peer."""
-    return f"{peer.library}-{peers.called(peer)}-{peer.script}-{peer.kind}"
+    return f"{peer.library}-{compare.called(peer)}-{peer.script}-{peer.kind}"
 
 
 def holds(peer, dtype, policy_loss=None):
     """Tell whether a few batches say what PEERS does: BIT has no tolerance, CLOSE a
     bound, and OTHER is beyond it."""
-    expected = peer.verdicts[peers.DTYPES.index(dtype)]
-    found, _ = peers.verdict(peer, dtype, COUNT, policy_loss)
+    expected = peer.verdicts[compare.DTYPES.index(dtype)]
+    found, _ = compare.verdict(peer, dtype, COUNT, policy_loss)
     # on another machine the last bits may agree
-    return found == expected or (expected, found) == (peers.CLOSE, peers.BIT)
+    return found == expected or (expected, found) == (compare.CLOSE, compare.BIT)
 
 
 def need(peer):
     """Skip a comparison whose library is not installed."""
-    if not peers.installed(peer.library):
-        pytest.skip(f"{peer.library} is not installed, see peers-requirements.txt")
+    if not compare.installed(peer.library):
+        pytest.skip(
+            f"{peer.library} is not installed, see tests/peers/requirements.txt"
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("peer", peers.PEERS, ids=name)
+@pytest.mark.parametrize("peer", compare.PEERS, ids=name)
 def test_a_library_has_the_loss(peer):
     """The library's own code gives what PEERS says: equal in every bit where it says so."""
     need(peer)
-    for dtype in peers.DTYPES:
+    for dtype in compare.DTYPES:
         assert holds(peer, dtype)
 
 
@@ -90,24 +93,24 @@ def test_a_whole_update_of_stable_baselines3():
     """PPO's update on its own rollout buffer, and script 6's loss on the same buffer, give
     the same gradient of every parameter of its policy network in every bit."""
     pytest.importorskip("stable_baselines3")
-    theirs, mine = peers.sb3_update(load(6).policy_loss)
+    theirs, mine = compare.sb3_update(load(6).policy_loss)
     assert len(theirs) > 0
     assert all(x.any() for x in theirs)
     assert [*map(same_bits, theirs, mine)] == [True] * len(theirs)
     for change in MUTATIONS[6]:
-        theirs, mine = peers.sb3_update(mutant(load(6), *change))
+        theirs, mine = compare.sb3_update(mutant(load(6), *change))
         assert not all(map(same_bits, theirs, mine)), change
 
 
 def test_the_table_is_that_of_the_comparison():
     """peers.csv has the rows of PEERS, with their verdicts, at least eight libraries."""
     keys = "library", "called", "script", "dtype", "equal_to_the_bit"
-    with open(peers.HERE / "peers.csv") as file:
+    with open(compare.HERE / "peers.csv") as file:
         rows = [[row[key] for key in keys] for row in csv.DictReader(file)]
     assert rows == [
-        [peer.library, peers.called(peer), str(peer.script), str(dtype)[6:], verdict]
-        for peer in peers.PEERS
-        for dtype, verdict in zip(peers.DTYPES, peer.verdicts, strict=True)
+        [peer.library, compare.called(peer), str(peer.script), str(dtype)[6:], verdict]
+        for peer in compare.PEERS
+        for dtype, verdict in zip(compare.DTYPES, peer.verdicts, strict=True)
     ]
     assert len({row[0] for row in rows}) >= 8
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 import torch
-from common import SCRIPTS, run, same, two_at_a_time
-from conftest import on_all, train
+
+from tests.common import SCRIPTS, on_all, run, same, train, two_at_a_time
 
 # enough epochs that ratios leave the clip interval, see test_6_is_not_4_with_its_clip
 SETTINGS = {

@@ -7,9 +7,9 @@ import numpy as np
 import pygame
 import pytest
 import torch
-import toy_envs
-from common import defaults, rows, run, same
-from conftest import on_all, train
+
+from tests import toy_envs
+from tests.common import defaults, on_all, rows, run, same, train
 
 SMALL = {"epochs": 2, "num_envs": 2, "max_ep_len": 8}
 EXTRAS = {"LunarLander": "Box2D", "Inverted": "mujoco", "Hopper": "mujoco"}

@@ -5,15 +5,15 @@ import re
 import shlex
 
 import pytest
-import readme
 import torch
-from common import ROOT, SCRIPTS
-from conftest import on_all
+
+from tests.benchmark import readme
+from tests.common import ROOT, SCRIPTS, on_all
 
 FIRST, EVIDENCE = PAGES = [page.read_text() for page in readme.PAGES]
 TEXT = FIRST + EVIDENCE
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-on_both = pytest.mark.parametrize("page", [0, 1], ids=["first", "evidence"])
+on_both = pytest.mark.parametrize("page", [0, 1], ids=["first", "benchmark"])
 # regular expressions: the signs of the page and of the docstrings, in this order, as the
 # names and operators that compute() knows
 SIGNS = {
@@ -54,7 +54,7 @@ def compute(formula, names):
 
 @on_both
 def test_quotes_diffs_and_tables_are_fresh(page):
-    """`python tests/evidence/readme.py` would change nothing."""
+    """`python -m tests.benchmark.readme` would change nothing."""
     assert readme.PART.search(PAGES[page])
     assert readme.fresh(PAGES[page]) == PAGES[page]
 

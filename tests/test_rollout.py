@@ -9,11 +9,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-import toy_envs
-from common import load, rows, same, same_bits
-from conftest import on_all
 from torch import nn
-from toy_envs import PLAN, reward
+
+from tests import toy_envs
+from tests.common import load, on_all, rows, same, same_bits
+from tests.toy_envs import PLAN, reward
 
 N = len(PLAN)
 KINDS = ["Scripted", "VectorFloat", "VectorInt"]

@@ -8,8 +8,8 @@ from itertools import count, pairwise
 import gymnasium as gym
 import pytest
 import torch
-from common import SCRIPTS, rows, same
-from conftest import on_all
+
+from tests.common import SCRIPTS, on_all, rows, same
 
 TINY = {"num_envs": 1, "max_ep_len": 3, "hidden_sizes": (4,)}
 

@@ -1,7 +1,7 @@
 """Stable-Baselines3's PPO as a program of its own, the peer that benchmark.py times.
 
-    python tests/evidence/sb3_ppo.py --env Pendulum-v1 --steps 480000 --last 32000
-    python tests/evidence/sb3_ppo.py --zoo
+    python tests/benchmark/sb3_ppo.py --env Pendulum-v1 --steps 480000 --last 32000
+    python tests/benchmark/sb3_ppo.py --zoo
 
 With its own defaults it trains for --steps and prints the mean return of the episodes
 that ended within the --last steps. With --zoo it trains on CartPole-v1 with rl-zoo's

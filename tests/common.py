@@ -3,13 +3,18 @@
 import ast
 import importlib.util
 import inspect
+import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {int(path.name[0]): path for path in sorted(ROOT.glob("[1-6]_*.py"))}
+on_all = pytest.mark.parametrize("n", SCRIPTS)
 
 
 def load(n):
@@ -75,3 +80,10 @@ def same_bits(x, y):
 def same(a, b):
     """Tell whether two state_dicts are equal in every bit of every tensor."""
     return a.keys() == b.keys() and all(same_bits(a[name], b[name]) for name in a)
+
+
+def train(script, env, **flags):
+    """Return the printed lines and the trained weights, a state_dict, of script.train()."""
+    with redirect_stdout(io.StringIO()) as printed:
+        policy = script.train(env_name=env, **flags)
+    return printed.getvalue(), policy.state_dict()

@@ -1,7 +1,7 @@
 """Draw the README's figures from what benchmark.py measured and exact.py computes.
 
-    python tests/evidence/figures.py
-    python tests/evidence/figures.py --folder try --png    CSVs and figures there; PNGs to view
+    python -m tests.benchmark.figures
+    python -m tests.benchmark.figures --folder try --png    CSVs and figures there; PNGs to view
 
 The SVGs have no background and mid-tone colours, so that they read on GitHub's light
 and dark pages, and stay the same byte for byte as long as the data do.
@@ -10,12 +10,13 @@ and dark pages, and stay the same byte for byte as long as the data do.
 import argparse
 from pathlib import Path
 
-import exact
 import matplotlib as mpl
 import numpy as np
-from benchmark import HERE, read
-from common import SCRIPTS, load_all
 from matplotlib import pyplot as plt
+
+from tests import exact
+from tests.benchmark.measure import HERE, read
+from tests.common import SCRIPTS, load_all
 
 GREY, BLUE, ORANGE = "#848d97", "#2f81f7", "#db6d28"
 COLOURS = GREY, "#a371f7", "#3fb950", ORANGE, "#f2cc60", BLUE  # scripts 1 to 6

@@ -1,7 +1,7 @@
 """Break the scripts on purpose, one line at a time: does a test notice?
 
-    python tests/evidence/mutate.py          all mutations: prints which test caught which
-    python tests/evidence/mutate.py 4 7      only those of these numbers, from 0 on
+    python -m tests.benchmark.mutate          all mutations: prints which test caught which
+    python -m tests.benchmark.mutate 4 7      only those of these numbers, from 0 on
 
 Each mutation changes one place of one script in a copy of the repository, where the test
 file that is to notice runs up to its first failure. The exit status is the number of
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import ROOT, SCRIPTS, two_at_a_time
+from tests.common import ROOT, SCRIPTS, two_at_a_time
 
 RTG, GAMMA_RTG = "ret[t] += ret[t + 1]", "ret[t] += gamma * ret[t + 1]"
 BOOTSTRAP = "rew[cut] += gamma * value(next_obs[cut]).detach()"

@@ -1,8 +1,8 @@
 """Hold the six losses against those of the libraries people use, by running the libraries.
 
-    pip install -r tests/evidence/peers-requirements.txt    and what it says of three more
-    python tests/evidence/peers.py                  all: prints, and writes peers.csv
-    python tests/evidence/peers.py torchrl rlax     some: prints only
+    pip install -r tests/peers/requirements.txt    and what it says of three more
+    python -m tests.peers.compare                  all: prints, and writes peers.csv
+    python -m tests.peers.compare torchrl rlax     some: prints only
 
 log pi(a|s) is the leaf, shape (batch,): where a library computes it with a network, a
 stand-in returns the leaf, and the library's own code does the rest. Compared is the
@@ -26,7 +26,8 @@ from unittest import mock
 
 import numpy as np
 import torch
-from common import load_all, same_bits
+
+from tests.common import load_all, same_bits
 
 HERE = Path(__file__).resolve().parent
 DTYPES = torch.float32, torch.float64
@@ -615,7 +616,9 @@ def main():
     chosen = [peer for peer in PEERS if not names or peer.library in names]
     missing = sorted({x.library for x in chosen if not installed(x.library)})
     if missing:
-        sys.exit(f"not installed: {', '.join(missing)}; see peers-requirements.txt")
+        sys.exit(
+            f"not installed: {', '.join(missing)}; see tests/peers/requirements.txt"
+        )
     for peer in chosen:
         for dtype, expected in zip(DTYPES, peer.verdicts, strict=True):
             count = 300 if peer.kind == "random" else 30

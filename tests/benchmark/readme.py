@@ -1,6 +1,6 @@
 """Write into the two README.md all that other files know better: quotes, diffs, tables.
 
-    python tests/evidence/readme.py
+    python -m tests.benchmark.readme
 
 A part between ``<!--name arguments-->`` and ``<!--end-->`` is the output of the
 function of that name below. ``test_readme.py`` fails when a part has gone stale.
@@ -16,11 +16,11 @@ import shlex
 import statistics
 import textwrap
 
-import benchmark
-import exact
-from common import ROOT, SCRIPTS, load, load_all
+from tests import exact
+from tests.benchmark import measure
+from tests.common import ROOT, SCRIPTS, load, load_all
 
-PAGES = [ROOT / "README.md", ROOT / "tests" / "evidence" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "tests" / "benchmark" / "README.md"]
 PART = re.compile(r"(<!--(\w+)(.*?)-->\n).*?(<!--end-->)", re.DOTALL)
 IDEAS = {
     1: "push up log-probs by the whole return",
@@ -117,7 +117,7 @@ def seeds(groups):
 def measured(section, key):
     """The rows of the benchmark's CSV: {value of key(row): [row, ...]}, in their order."""
     found = {}
-    for row in benchmark.read(benchmark.HERE / f"{section}.csv").values():
+    for row in measure.read(measure.HERE / f"{section}.csv").values():
         found.setdefault(key(row), []).append(row)
     return found
 
@@ -151,7 +151,7 @@ def rungs():
 def cartpole():
     """What each program needs to solve CartPole-v1 and what comes after: cartpole.csv."""
     found, body = measured("cartpole", lambda row: row["program"]), []
-    floor = column(found.pop(benchmark.FLOOR), "process")
+    floor = column(found.pop(measure.FLOOR), "process")
     peer = column(found["sb3_ppo.py"], "solved_seconds")
     for name, runs in found.items():
         steps, seconds = column(runs, "solved_steps"), column(runs, "solved_seconds")
@@ -184,10 +184,10 @@ def environments(every=None):
     found = measured("environments", key)
     names = ["script 6", "SB3's PPO", "script 4", "script 3"]
     programs = [SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name]
-    groups = [[found.get((x, name), []) for x in benchmark.EPOCHS] for name in programs]
+    groups = [[found.get((x, name), []) for x in measure.EPOCHS] for name in programs]
     head = [f"{name}, {seeds(runs)}" for name, runs in zip(names, groups)]
     body, total, as_good = [], [0, 0], 0
-    for (env, epochs), *runs in zip(benchmark.EPOCHS.items(), *groups):
+    for (env, epochs), *runs in zip(measure.EPOCHS.items(), *groups):
         ours, peer = (column(x, "process") for x in runs[:2])
         pairs = list(zip(ours, peer))
         total = [sum(x) for x in zip(total, *pairs)]
@@ -227,7 +227,7 @@ def breaks():
         row = [f"`{flags}`"]
         for name in names:
             tails = column(found[flags, name], "tail")
-            broken = sum(x < benchmark.SOLVED for x in tails)
+            broken = sum(x < measure.SOLVED for x in tails)
             row += [spread(tails), f"{broken} of {len(tails)}"]
         body.append(row)
     head = [x for name in names for x in (f"`{name}`", "broken")]
@@ -247,7 +247,7 @@ def scale():
 
 def compared():
     """The rows of peers.csv in pairs, (in float32, in float64), sorted by script."""
-    with open(benchmark.HERE / "peers.csv") as file:
+    with open(measure.HERE / "peers.csv") as file:
         found = list(csv.DictReader(file))
     pairs = zip(found[::2], found[1::2], strict=True)
     return sorted(pairs, key=lambda pair: pair[0]["script"])
@@ -300,7 +300,7 @@ def peers():
 
 
 def variance():
-    """The exact variance of the gradient estimate per weight, from ``tests/evidence/exact.py``."""
+    """The exact variance of the gradient estimate per weight, from tests/exact.py."""
     mdp, theta, _ = exact.random_mdp(0)
     found = exact.on_policy(load_all(), mdp, theta)
     body = [

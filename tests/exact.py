@@ -6,7 +6,7 @@ estimates is their expectation: no sampling, so equal means equal to 1e-12. All 
 float64. S states, A actions, T = HORIZON steps, n trajectories; gradients are with respect
 to theta (S, A), the logits of a tabular softmax policy, and point uphill.
 
-Run: python tests/evidence/exact.py
+Run: python -m tests.exact
 """
 
 import inspect
@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from common import load_all
+
+from tests.common import load_all
 
 STATES, HORIZON = 3, 3
 # what main() tries: discounts, and episodes in a batch

@@ -1,7 +1,7 @@
 """Measure the six scripts on one core: how soon, how steadily and what they learn.
 
-    python tests/evidence/benchmark.py                       everything: many hours
-    python tests/evidence/benchmark.py cartpole --seeds 3 --out try
+    python -m tests.benchmark.measure                       everything: many hours
+    python -m tests.benchmark.measure cartpole --seeds 3 --out try
 
 Needs tests/requirements.txt, stable-baselines3 and gymnasium[box2d,mujoco]. Programs that
 are compared run in turn, seed by seed, so that noise hits all alike. Each run is a row of
@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from common import ROOT, SCRIPTS, defaults, rows
+from tests.common import ROOT, SCRIPTS, defaults, rows
 
 HERE = Path(__file__).resolve().parent
 # what every program that uses torch.optim pays before it learns anything
