@@ -106,7 +106,7 @@ def train(
     env_name="CartPole-v1",
     hidden_sizes=(64,),
     lr=0.005,
-    epochs=100,
+    epochs=50,
     num_envs=12,
     max_ep_len=1000,
     seed=0,
@@ -125,7 +125,8 @@ def train(
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
     obs_dim = envs.single_observation_space.shape[0]
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
-    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
+    # Adam's own eps, 1e-8, would keep the steps long where adv is mostly noise
+    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-3)
 
     env_steps = 0
     for epoch in range(epochs):

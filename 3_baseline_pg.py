@@ -130,8 +130,8 @@ def train(
     lr=0.005,
     vf_lr=0.02,
     gamma=0.99,
-    train_v_iters=20,
-    epochs=100,
+    train_v_iters=40,
+    epochs=50,
     num_envs=12,
     max_ep_len=1000,
     seed=0,
@@ -151,7 +151,8 @@ def train(
     obs_dim = envs.single_observation_space.shape[0]
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
     value = Value(obs_dim, hidden_sizes).to(device)
-    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
+    # Adam's own eps, 1e-8, would keep the steps long where adv is mostly noise
+    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-3)
     v_optimizer = torch.optim.Adam(value.parameters(), lr=vf_lr)
 
     env_steps = 0

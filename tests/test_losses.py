@@ -1,16 +1,15 @@
 """The scripts' losses, held to the references' figures and to one another, to the bit."""
 
 import math
-import re
 
 import pytest
 import torch
 
-from tests.common import SCRIPTS, same_bits
-from tests.exact import mutant, reference
+from tests.common import same_bits
+from tests.exact import reference, without_detach
 
 EPS = 0.2
-DTYPES = [torch.float32, torch.float64]
+in_both = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
 def gradient(loss, logp, *rest):
@@ -19,7 +18,7 @@ def gradient(loss, logp, *rest):
     return torch.autograd.grad(loss(logp, *rest), logp)[0]
 
 
-def batches(dtype, spreads=(0, 1e-3, 1, 30)):
+def batches(dtype, spreads=(0, 1e-3, 0.2, 1, 30)):
     """Yield (logp, logp_old, adv): log-ratios of each spread, advantages of each sign.
 
     Most sizes are no power of two: with one, 1/batch is exact and hides the rounding
@@ -52,10 +51,15 @@ def losses(scripts, clip_ratio=EPS):
     }
 
 
-def log_clip_loss(logp, logp_old, adv, clip_ratio=EPS):
+def swapped(logp, logp_old, adv):
+    """Script 5's loss with its products in another order: right, but for rounding."""
+    return -(torch.exp(logp - logp_old).detach() * adv * logp).mean()
+
+
+def log_clip_loss(logp, logp_old, adv):
     """Script 6 with the log written back: the mask that min and clip come to."""
     ratio = torch.exp(logp - logp_old)
-    keep = (adv > 0) & (ratio <= 1 + clip_ratio) | (adv < 0) & (ratio >= 1 - clip_ratio)
+    keep = (adv > 0) & (ratio <= 1 + EPS) | (adv < 0) & (ratio >= 1 - EPS)
     return -(torch.where(keep, ratio.detach(), 0) * logp * adv).mean()
 
 
@@ -66,28 +70,27 @@ def test_reference_figures(scripts):
     for loss, figure, slope in (
         (scripts[4].policy_loss, -0.5761, right),
         (scripts[5].policy_loss, 0.7986, right),
-        (mutant(scripts[5], ".detach()", ""), 0.7986, wrong),
+        (without_detach, 0.7986, wrong),
     ):
         value, grad = reference(loss)
         assert value == pytest.approx(figure, abs=5e-5)
         assert grad == pytest.approx(slope, abs=5e-5)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_both
 def test_4_is_5(scripts, dtype):
-    """The ratio and the log loss have one gradient in logp, to the bit, on any batch."""
-    assert differ(scripts[4].policy_loss, scripts[5].policy_loss, batches(dtype)) == 0
+    """The ratio and the log loss have one gradient in logp, to the bit, on any batch.
+
+    Not without the detach, and only but for rounding with the products of 5 swapped.
+    """
+    four, some = scripts[4].policy_loss, [*batches(dtype)]
+    assert differ(four, scripts[5].policy_loss, some) == 0
+    assert differ(four, without_detach, some, torch.allclose) > 0
+    assert differ(four, swapped, some, torch.allclose) == 0
+    assert differ(four, swapped, some) > 0
 
 
-@pytest.mark.parametrize("change", [(".detach()", ""), ("logp * adv", "adv * logp")])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_4_is_not_5_changed(scripts, dtype, change):
-    """The check above sees a missing detach, and the products of 5 in another order."""
-    changed = mutant(scripts[5], *change)
-    assert differ(scripts[4].policy_loss, changed, batches(dtype)) > 0
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_both
 def test_one_gradient_at_the_old_policy(scripts, dtype):
     """Where logp_old = logp.detach(), scripts 1 to 6 are all the same step."""
     loss = losses(scripts)
@@ -95,7 +98,7 @@ def test_one_gradient_at_the_old_policy(scripts, dtype):
     assert [differ(loss[3], loss[n], at_old) for n in (1, 2, 4, 5, 6)] == [0] * 5
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_both
 def test_6_is_4_inside_the_interval(scripts, dtype):
     """Clipping changes nothing while every ratio is inside; it does once one is not."""
     near = [*batches(dtype, spreads=(0, 1e-3, 0.05))]
@@ -108,39 +111,12 @@ def test_6_is_4_inside_the_interval(scripts, dtype):
     assert differ(losses(scripts)[6], four, wide) > 0
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_both
 def test_6_has_a_log_form(scripts, dtype):
     """Min and clip have the masked log loss's gradient, to the bit but a zero's sign."""
-    six, some = losses(scripts)[6], [*batches(dtype, (0, 1e-3, 0.2, 1, 30))]
+    six, some = losses(scripts)[6], [*batches(dtype)]
     assert differ(six, log_clip_loss, some, torch.equal) == 0
     assert differ(six, losses(scripts)[4], some, torch.equal) > 0
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("edge", [1 - EPS, 1 + EPS])
-def test_6_has_a_log_form_on_the_edge(scripts, dtype, edge):
-    """It holds with the ratio on the edge (kept, whatever adv) and off it, but for ties.
-
-    One ulp outside, ratio * adv may round to clipped * adv. torch.min shares the gradient
-    of a tie between the two, and clamp stops its half: 6 then gives half of 4's gradient,
-    where the mask gives all or nothing. Two ulps out, no products of normal size can tie.
-    """
-    x, ties = torch.tensor(edge, dtype=dtype), 0
-    ulp = (torch.nextafter(x.log(), x) - x.log()).abs()
-    logp = x.log() + ulp * torch.arange(-60, 61).to(dtype)
-    ratio, old = logp.exp(), torch.zeros_like(logp)
-    assert (ratio < x).any() and (ratio == x).any() and (ratio > x).any()
-    outside = ratio > x if edge > 1 else ratio < x
-    for adv in torch.randn(100, len(logp), dtype=dtype):
-        loss = losses(scripts)[4], losses(scripts)[6], log_clip_loss
-        four, six, masked = (gradient(f, logp, old, adv) for f in loss)
-        stopped = outside & (adv * (edge - 1) > 0)
-        tie = outside & (ratio * adv == x * adv)
-        assert torch.equal(masked, torch.where(stopped, 0, four))
-        assert torch.equal(six, torch.where(tie, four / 2, masked))
-        assert (torch.nextafter(x, ratio[tie]) == ratio[tie]).all()
-        ties += tie.sum()
-    assert ties > 0
 
 
 @pytest.mark.parametrize(
@@ -178,57 +154,3 @@ def test_4_and_5_differ_in_value_and_curvature(scripts):
     # the ratio loss is -ratio here, and its gradient -ratio grad logp
     torch.testing.assert_close(hess4 - hess5, torch.outer(grad, grad) / four)
     assert (hess4 - hess5).abs().min() > 1e-3
-
-
-def kl_of(n):
-    """Return script n's own expression for kl as a function of (logp, logp_old)."""
-    text = re.search(r"^ +kl = (.+)$", SCRIPTS[n].read_text(), re.MULTILINE)[1]
-    return lambda logp, logp_old: eval(
-        text, {"torch": torch, "logp": logp, "logp_old": logp_old}
-    )
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [4, 5, 6])
-def test_kl_is_not_negative(n, dtype):
-    """The estimate is never below 0, not even by rounding; it is 0 at equal policies."""
-    kl, gen = kl_of(n), torch.Generator().manual_seed(0)
-    for scale in (1e-20, 1e-9, 1e-6, 1e-3, 1, 20):
-        for size in [1] * 50 + [2, 100]:
-            d = scale * torch.randn(size, generator=gen, dtype=dtype)
-            assert kl(d, torch.zeros_like(d)) >= 0
-            assert kl(d, d) == 0
-
-
-@pytest.mark.parametrize("n", [4, 5, 6])
-def test_kl_is_the_divergence_in_expectation(n):
-    """Weighed by pi_old, the estimate of each action sums to KL(pi_old || pi)."""
-    kl, gen = kl_of(n), torch.Generator().manual_seed(0)
-    for _ in range(20):
-        logits = torch.randn(2, 5, generator=gen, dtype=torch.float64)
-        logp, logp_old = logits.log_softmax(1)
-        each = [kl(logp[[a]], logp_old[[a]]) for a in range(5)]
-        exact = (logp_old.exp() * (logp_old - logp)).sum()
-        other = (logp.exp() * (logp - logp_old)).sum()
-        torch.testing.assert_close(logp_old.exp() @ torch.stack(each), exact)
-        assert not torch.isclose(exact, other)
-
-
-def test_kl_estimates_as_losses():
-    """Expected gradients of k1, k2, k3 (Schulman 2020), for actions of the fixed policy, then
-    of pi: KL(fixed, pi)'s, another, KL(fixed, pi)'s; 0, KL(pi, fixed)'s, KL(fixed, pi)'s."""
-    kl, gen = kl_of(4), torch.Generator().manual_seed(0)
-    estimates = torch.neg, lambda d: d**2 / 2, lambda d: kl(d, torch.zeros_like(d))
-    for _ in range(20):
-        logits, fixed = torch.randn(2, 5, generator=gen, dtype=torch.float64)
-        logp, ref = logits.requires_grad_().log_softmax(0), fixed.log_softmax(0)
-        means = [(ref.exp() * (ref - logp)).sum(), (logp.exp() * (logp - ref)).sum()]
-        for d, prob in ((logp - ref, ref.exp()), (ref - logp, logp.exp().detach())):
-            means += [prob @ torch.stack([k(x) for x in d]) for k in estimates]
-        to_pi, to_ref, *grads = (
-            torch.autograd.grad(x, logits, retain_graph=True)[0] for x in means
-        )
-        told = {0: to_pi, 2: to_pi, 3: torch.zeros(5).double(), 4: to_ref, 5: to_pi}
-        for i, true in told.items():
-            torch.testing.assert_close(grads[i], true)
-        assert not torch.isclose(grads[1], to_pi).any()

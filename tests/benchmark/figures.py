@@ -1,4 +1,4 @@
-"""Draw the README's figures from what benchmark.py measured and exact.py computes.
+"""Draw the pages' figures from what measure.py measured.
 
     python -m tests.benchmark.figures
     python -m tests.benchmark.figures --folder try --png    CSVs and figures there; PNGs to view
@@ -14,9 +14,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from tests import exact
 from tests.benchmark.measure import HERE, read
-from tests.common import SCRIPTS, load_all
+from tests.common import SCRIPTS
 
 GREY, BLUE, ORANGE = "#848d97", "#2f81f7", "#db6d28"
 COLOURS = GREY, "#a371f7", "#3fb950", ORANGE, "#f2cc60", BLUE  # scripts 1 to 6
@@ -38,44 +37,24 @@ STYLE |= dict.fromkeys((*GREYS, "xtick.color", "ytick.color", "grid.color"), GRE
 
 
 def curves(folder):
-    """Return (an epoch's mean) against environment steps: the median of each script.
+    """Return against environment steps: each script, epoch by epoch, medians over the seeds.
 
-    Each line ends where its first run ends. 4 and 5 are one line, drawn in turn.
+    4 and 5 are one line, drawn in turn.
     """
     found = {}
     for row in read(folder / "cartpole.csv").values():
         found.setdefault(row["program"], []).append(row["curve"])
     figure, ax = plt.subplots(figsize=(7, 4))
     for path, colour in zip(SCRIPTS.values(), COLOURS, strict=True):
-        runs = []
-        for curve in found[path.name]:
-            points = [point.split(":") for point in curve.split()]
-            runs.append(np.array(points, dtype=float).T)
-        x = np.linspace(
-            max(run[0, 0] for run in runs), min(r[0, -1] for r in runs), 200
-        )
-        rets = [np.interp(x, *run) for run in runs]
+        runs = [
+            [point.split(":") for point in curve.split()] for curve in found[path.name]
+        ]
+        steps, rets = np.median(np.array(runs, dtype=float), 0).T
         dashes = (0, (4, 4)) if path.name[0] == "5" else "-"
-        label = path.name
-        ax.plot(x / 1000, np.median(rets, 0), color=colour, ls=dashes, label=label)
+        ax.plot(steps / 1000, rets, color=colour, ls=dashes, label=path.name)
     ax.set(xlabel="environment steps, in thousands", ylabel="return", ylim=(0, 515))
     ax.set_xlim(left=0)
     ax.legend(loc="lower right")
-    return figure
-
-
-def variance(_):
-    """Exact variance of one trajectory's gradient estimate, a bar for each weight."""
-    table = exact.on_policy(load_all(), *exact.random_mdp(seed=0)[:2])
-    # an arbitrary baseline can have any variance: it is in that table for its bias
-    found = {name: x for name, (_, _, x) in table.items() if not name.endswith(" b(s)")}
-    figure, ax = plt.subplots(figsize=(7, 0.4 * len(found) + 0.6))
-    bars = ax.barh(list(found), list(found.values()), color=BLUE, height=0.6)
-    ax.bar_label(bars, fmt="{:.2f}", padding=4, color=GREY)
-    ax.grid(visible=False, axis="y")
-    ax.tick_params(axis="y", length=0)
-    ax.invert_yaxis()
-    ax.set_xlabel("variance of the gradient estimate")
     return figure
 
 
@@ -117,13 +96,9 @@ def main():
     parser.add_argument("--png", action="store_true", help="one per page colour, too")
     args = parser.parse_args()
     mpl.rcParams.update(STYLE)
-    figures = {"curves": curves, "variance": variance, "break": break_}
+    figures = {"curves": curves, "break": break_}
     for name, draw in figures.items():
-        try:
-            figure, path = draw(args.folder), args.folder / name
-        except FileNotFoundError as error:
-            print(f"{name}: {error.filename} is missing, benchmark.py makes it")
-            continue
+        figure, path = draw(args.folder), args.folder / name
         bare = {"Date": None, "Creator": None}  # else the file changes with the day
         figure.savefig(path.with_suffix(".svg"), transparent=True, metadata=bare)
         for page, colour in PAGES.items() if args.png else ():

@@ -1,4 +1,4 @@
-"""Write into the two README.md all that other files know better: quotes, diffs, tables.
+"""Write into the two README.md what other files know better: diffs and tables.
 
     python -m tests.benchmark.readme
 
@@ -12,9 +12,7 @@ import difflib
 import inspect
 import math
 import re
-import shlex
 import statistics
-import textwrap
 
 from tests import exact
 from tests.benchmark import measure
@@ -25,11 +23,13 @@ PART = re.compile(r"(<!--(\w+)(.*?)-->\n).*?(<!--end-->)", re.DOTALL)
 IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
-    3: "subtract the return expected from s, a learned V(s); discount",
+    3: "subtract V(s), the return expected from s",
     4: "reuse the batch, reweighted by ratio = pi / pi_old",
     5: "the same gradient with the log written back",
     6: "stop pushing a ratio outwards beyond 1 ± eps",
 }
+# a line that takes a flag in (train's signature, the command line) or prints
+PLUMBING = re.compile(r'[+-] +(\w+=\S+,$|parser\.|"--|\)$|log_ratio =|kl =|f"ep)')
 
 
 def code_lines(n):
@@ -40,9 +40,8 @@ def code_lines(n):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             doc = node.body[0]
             if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
-                lines[doc.lineno - 1 : doc.end_lineno] = [""] * (
-                    doc.end_lineno - doc.lineno + 1
-                )
+                count = doc.end_lineno - doc.lineno + 1
+                lines[doc.lineno - 1 : doc.end_lineno] = [""] * count
     return [s for s in lines if s.strip() and not s.strip().startswith("#")]
 
 
@@ -52,36 +51,17 @@ def changes(a, b):
     return [line for line in list(diff)[2:] if line[0] in "+-"]
 
 
-def fence(language, lines):
-    """Return a fenced code block, a blank line on either side of it."""
-    return "\n".join(["", f"```{language}", *lines, "```", ""])
-
-
-# a line that takes a flag in (train's signature, its checks, the command line) or prints
-PLUMBING = re.compile(r'[+-] +(\w+=\S+,$|assert .*f"|parser\.add_argument|kl = |f"ep)')
+def shown(a, b):
+    """Return those of the changes that the page shows: no flags, no printing."""
+    kept = [line for line in changes(a, b) if not PLUMBING.match(line)]
+    return [line.split("  #")[0] for line in kept]
 
 
 def diff(a, b):
-    """The lines of code that change from script a to script b, as a diff block, without
-    those that take a flag in or print, which the block says."""
-    lines = [f"--- {SCRIPTS[int(a)].name}", f"+++ {SCRIPTS[int(b)].name}"]
-    all_lines = changes(int(a), int(b))
-    kept = [x.split("  #")[0] for x in all_lines if not PLUMBING.match(x)]
-    if len(kept) < len(all_lines):
-        lines.append("@@ without the lines for flags and printing @@")
-    return fence("diff", lines + kept)
-
-
-def quote(n, start, count=None):
-    """A function of script n by its name, or ``count`` lines from the one with ``start``."""
-    source = SCRIPTS[int(n)].read_text()
-    if count is None:
-        source = inspect.getsource(getattr(load(int(n)), start))
-        return fence("python", source.rstrip().splitlines())
-    lines = source.splitlines()
-    first = next(i for i, line in enumerate(lines) if start in line)
-    text = textwrap.dedent("\n".join(lines[first : first + int(count)]))
-    return fence("python", text.splitlines())
+    """The lines of code that change from script a to script b, as a diff block."""
+    names = [f"--- {SCRIPTS[int(a)].name}", f"+++ {SCRIPTS[int(b)].name}"]
+    lines = ["", "```diff", *names, *shown(int(a), int(b)), "```", ""]
+    return "\n".join(lines)
 
 
 def table(head, body):
@@ -97,21 +77,11 @@ def number(x, digits=0):
 
 
 def spread(values, digits=0, worst=min):
-    """Return the median of some numbers and, in brackets, the worst, "-" if infinite.
-
-    One number is returned alone, none as "".
-    """
-    if len(values) < 2:
-        return "".join(number(x, digits) for x in values)
+    """Return the median of some numbers and, in brackets, the worst, "-" if infinite."""
+    if not values:
+        return ""
     median = number(statistics.median(values), digits)
     return median if median == "-" else f"{median} ({number(worst(values), digits)})"
-
-
-def seeds(groups):
-    """Return how many seeds the groups of runs have: "5 seeds", "1 to 3 seeds"."""
-    counts = [len(runs) for runs in groups]
-    low, high = min(counts), max(counts)
-    return f"{high} seeds" if low == high else f"{low} to {high} seeds"
 
 
 def measured(section, key):
@@ -122,6 +92,12 @@ def measured(section, key):
     return found
 
 
+def by_env():
+    """The rows of environments.csv: {(environment, program): [row, ...]}."""
+    key = lambda row: (re.search(r"--env (\S+)", row["flags"])[1], row["program"])
+    return measured("environments", key)
+
+
 def column(runs, name):
     """Return one column of some rows; a run that failed is infinitely bad."""
     bad = -math.inf if name == "tail" else math.inf
@@ -129,23 +105,20 @@ def column(runs, name):
 
 
 def rungs():
-    """The six scripts: idea, loss, changed lines, and what they reach on CartPole-v1."""
+    """The six scripts: idea, loss, lines of their diff, and what they reach."""
     found, body = measured("cartpole", lambda row: row["program"]), []
     for n, path in SCRIPTS.items():
         loss = inspect.getsource(load(n).policy_loss).splitlines()[-1]
-        before, runs = {6: 4}.get(n, n - 1), found[path.name]
-        lines = len(changes(before, n)) if before else ""
+        runs = found[path.name], by_env()["Pendulum-v1", path.name]
         body.append(
             [
                 f"[{path.name}]({path.name})",
                 IDEAS[n],
                 f"`{loss.strip().removeprefix('return ')}`",
-                f"{lines} (from 4)" if n == 6 else lines,
-                f"{statistics.median(column(runs, 'tail')):.0f}",
+                *(number(statistics.median(column(x, "tail"))) for x in runs),
             ]
         )
-    head = ["file", "idea", "loss", "changed lines", "return"]
-    return table(head, body)
+    return table(["file", "idea", "loss", "CartPole-v1", "Pendulum-v1"], body)
 
 
 def cartpole():
@@ -173,40 +146,21 @@ def cartpole():
     return table(head, sorted(body))
 
 
-def environments(every=None):
-    """What script 6 reaches with its defaults, and the peer; with ``every`` also scripts 4
-    and 3, script 6 with the peer's seeds and how many times as long the peer took:
-    environments.csv."""
-
-    def key(row):
-        return re.search(r"--env (\S+)", row["flags"])[1], row["program"]
-
-    found = measured("environments", key)
-    names = ["script 6", "SB3's PPO", "script 4", "script 3"]
-    programs = [SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name]
-    groups = [[found.get((x, name), []) for x in measure.EPOCHS] for name in programs]
-    head = [f"{name}, {seeds(runs)}" for name, runs in zip(names, groups)]
-    body, total, as_good = [], [0, 0], 0
-    for (env, epochs), *runs in zip(measure.EPOCHS.items(), *groups):
-        ours, peer = (column(x, "process") for x in runs[:2])
-        pairs = list(zip(ours, peer))
-        total = [sum(x) for x in zip(total, *pairs)]
-        thousand = statistics.median(column(runs[0], "steps")) / 1000
-        tails = [column(x, "tail") for x in runs]
-        same = tails[0][: len(peer)]  # the peer's seeds are the first of ours
-        as_good += statistics.median(same) >= statistics.median(tails[1])
-        tails.insert(2, same)
-        faster = spread([b / a for a, b in pairs], 1)
-        body.append([env, epochs, *map(spread, tails), number(thousand), faster])
-    head.insert(2, "script 6, SB3's seeds")
-    head = ["environment", "epochs", *head, "thousand steps of 6"]
-    head.append("times faster than SB3 (least)")
-    if every:
-        good = f"at least as good in {as_good} of {len(body)}"
-        last = number(total[1] / total[0], 1)
-        body.append(["in all, times added", "", "", "", good, "", "", "", last])
-    width = len(head) if every else 4
-    return table(head[:width], [row[:width] for row in body])
+def environments():
+    """What scripts 6, 4 and 3 reach with their defaults, and the peer: environments.csv."""
+    programs = SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name
+    found, body = by_env(), []
+    for env, epochs in measure.EPOCHS.items():
+        ours, peer, *rest = (found[env, program] for program in programs)
+        steps = [
+            number(statistics.median(column(x, "steps")) / 1000) for x in (ours, peer)
+        ]
+        tails = [spread(column(x, "tail")) for x in (ours, peer, *rest)]
+        body.append([env, epochs, *tails, *steps])
+    counts = [len(found[env, program]) for program in programs]
+    head = [f"{x}, {k} seeds" for x, k in zip(("6", "SB3's PPO", "4", "3"), counts)]
+    head = ["environment", "epochs", *head, "thousand steps of 6", "of SB3"]
+    return table(head, body)
 
 
 def others():
@@ -245,64 +199,46 @@ def scale():
     return table(head, [[env, *row.values()] for env, row in cells.items()])
 
 
-def compared():
-    """The rows of peers.csv in pairs, (in float32, in float64), sorted by script."""
-    with open(measure.HERE / "peers.csv") as file:
-        found = list(csv.DictReader(file))
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return sorted(pairs, key=lambda pair: pair[0]["script"])
+def cuda():
+    """Seconds per epoch on a GPU and on one core, by size: cuda.csv."""
+    head, *body = csv_rows(measure.HERE / "cuda.csv")
+    return table(["card", "`--hidden_sizes`", "`--num_envs`", *head[3:]], body)
+
+
+def csv_rows(path):
+    """Return the rows of a CSV, its head first, as lists of text."""
+    with path.open() as file:
+        return list(csv.reader(file))
 
 
 def losses():
-    """Where each script's loss is met, by how equal it is in float32, from peers.csv."""
-    body = {n: {"yes": {}, "last bits": {}, "no": {}} for n in "3456"}
-    for row, _ in compared():
-        if "return" in row["called"] or "reward2go" in row["called"]:
-            continue
-        name = re.split(r"[. ,](?!train|update|_)", row["called"])[0]
-        name = name.removeprefix("compute_policy_loss_").split("._")[0]
-        why = f" ({row['cause']})" if row["equal_to_the_bit"] == "no" else ""
-        cell = body["3" if row["script"] == "2" else row["script"]]
-        cell = cell[row["equal_to_the_bit"]].setdefault(row["library"], {})
-        if kind := re.search(r"loss_type (\w+)", row["called"]):
-            name = kind[1]
-        cell[f"`{name}`{why}"] = None
+    """Which libraries have each script's loss, by how equal it is, from peers.csv."""
+    head, *rows = csv_rows(ROOT / "tests" / "peers" / "peers.csv")
+    body = {n: {"yes": {}, "last bits": {}} for n in "3456"}
+    for row in (dict(zip(head, cells)) for cells in rows):
+        cells = body["3" if row["script"] == "2" else row["script"]]
+        if row["dtype"] == "float32" and row["equal_to_the_bit"] in cells:
+            cells[row["equal_to_the_bit"]][row["library"]] = None
     lines = [
-        [
-            "1, 2, 3" if n == "3" else n,
-            *(
-                "; ".join(f"{lib} {', '.join(x)}" for lib, x in cell.items())
-                for cell in row.values()
-            ),
-        ]
-        for n, row in body.items()
+        ["1, 2, 3" if n == "3" else n, *(", ".join(x) for x in cells.values())]
+        for n, cells in body.items()
     ]
-    head = [
-        "script",
-        "equal to the bit (float32)",
-        "but for the last bits",
-        "other, in the case named",
-    ]
-    return table(head, lines)
+    return table(["script", "to the bit", "but for the last bits"], lines)
 
 
 def peers():
-    """Every comparison with a library's loss, in float32 and float64, from peers.csv."""
-    body = []
-    for single, double in compared():
-        name = f"{single['library']} {single['version']}: `{single['called']}`"
-        row = [single["script"], name, single["batches"]]
-        row += [x["equal_to_the_bit"] for x in (single, double)]
-        largest = max(float(x["largest_difference"]) for x in (single, double))
-        body.append([*row, f"{largest:.0e}" if largest else "", double["cause"]])
-    head = ["script", "library: code", "batches", "float32", "float64"]
-    return table([*head, "largest difference", "cause"], body)
+    """Every comparison with a library's loss, from peers.csv."""
+    head, *rows = csv_rows(ROOT / "tests" / "peers" / "peers.csv")
+    keys = "script", "library", "version", "called", "dtype", "equal_to_the_bit"
+    keys += "largest_difference", "cause"
+    body = [[row[head.index(key)] for key in keys] for row in rows]
+    names = ["script", "library", "version", "code", "dtype", "equal to the bit"]
+    return table([*names, "largest difference", "cause"], sorted(body))
 
 
 def variance():
     """The exact variance of the gradient estimate per weight, from tests/exact.py."""
-    mdp, theta, _ = exact.random_mdp(0)
-    found = exact.on_policy(load_all(), mdp, theta)
+    found = exact.on_policy(load_all(), *exact.random_mdp(0)[:2])
     body = [
         [f"`{name}`", "" if name[0] in "QA" or " b(s)" in name else n, f"{var:.3f}"]
         for name, (n, _, var) in found.items()
@@ -312,33 +248,24 @@ def variance():
 
 def post():
     """The figures of the post that the project grew from, from ``exact.reference``."""
-    right = [load(n).policy_loss for n in (4, 5)]
-    wrong = exact.mutant(load(5), ".detach()", "")
     losses = {
-        "`-(ratio * adv)` (script 4)": right[0],
-        "`-(ratio.detach() * logp * adv)` (script 5)": right[1],
-        "`-(ratio * logp * adv)`, no detach": wrong,
+        "`-(ratio * adv)` (script 4)": load(4).policy_loss,
+        "`-(ratio.detach() * logp * adv)` (script 5)": load(5).policy_loss,
+        "`-(ratio * logp * adv)`, no detach: wrong": exact.without_detach,
     }
     body = []
     for name, loss in losses.items():
         value, grad = exact.reference(loss)
         numbers = ", ".join(f"{x:.4f}" for x in grad)
-        body.append(
-            [name, f"{value:.4f}", f"({numbers})" + ", wrong" * (loss is wrong)]
-        )
+        body.append([name, f"{value:.4f}", f"({numbers})"])
     return table(["loss", "value", "gradient with respect to the new scores"], body)
-
-
-PARTS = {"rungs", "quote", "diff", "post", "environments", "losses", "peers"}
-PARTS |= {"variance", "cartpole", "others", "breaks", "scale"}
 
 
 def fresh(text):
     """Return ``text`` with every marked part written anew."""
 
     def part(match):
-        name, arguments = match[2], shlex.split(match[3])
-        return match[1] + globals()[name](*arguments) + "\n" + match[4]
+        return match[1] + globals()[match[2]](*match[3].split()) + "\n" + match[4]
 
     return PART.sub(part, text)
 
