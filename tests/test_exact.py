@@ -9,7 +9,7 @@ from tests import exact
 
 MANY = [(seed, actions) for seed in range(20) for actions in (2, 3)]
 on_some = pytest.mark.parametrize("process", MANY[:10], ids=str)
-SAMPLED, EXACT = "reward-to-go - V_t(s)", "A_t(s, a)"
+SAMPLED, EXACT = exact.RUNGS[3], "A_t(s, a)"
 
 
 def close(x, y):
@@ -65,7 +65,6 @@ def test_expected_grad_log_prob_is_zero(scripts, process):
     obs, act, prob = exact.trajectories(mdp, theta)
     for weights, zero in ((torch.ones_like(act), True), (act, False)):
         grads = exact.estimates(scripts[1].policy_loss, theta, obs, act, weights)
-        assert grads.abs().max() > 0.1
         assert (exact.expectation(prob, grads).abs().max() < 1e-12) == zero
 
 
@@ -127,19 +126,18 @@ def test_variance_falls_down_the_ladder(scripts):
 def test_gamma_without_gamma_t_is_another_direction(scripts, process):
     """Only with gamma^t in front is E[estimate] the gradient of the discounted return.
 
-    Without, later steps count for more than they should: it is too long, and further off
-    the smaller gamma.
+    Without, later steps count for more than they should: it turns, and is too long, the
+    more so the smaller gamma.
     """
     mdp, theta, _ = exact.random_mdp(*process)
-    off = []
+    lengths = [1.0]
     for gamma in (0.99, 0.9, 0.5):
         true, right, without = exact.discounted(scripts, mdp, theta, gamma)
         assert close(right, true)
         length, cosine = exact.compare(without, true)
-        assert length > 1
         assert 0.5 < cosine < 1 - 1e-12
-        off.append((without - true).norm() / true.norm())
-    assert off == sorted(off)
+        lengths.append(length)
+    assert lengths == sorted({*lengths})
 
 
 @pytest.mark.parametrize("weight", exact.RUNGS.values())
@@ -147,7 +145,7 @@ def test_gamma_without_gamma_t_is_another_direction(scripts, process):
 def test_mean_over_steps_is_biased_less_in_a_large_batch(scripts, process, weight):
     """A batch divides by its own number of steps, which goes with its returns: the error
     falls as 1 / N. There is none where all episodes have one length."""
-    for low, stop in product((0.0, 1.0), (0.0, 0.5)):
+    for low, stop in ((0.0, 0.0), (0.0, 0.5), (1.0, 0.5)):
         mdp, theta, _ = exact.random_mdp(*process, low, stop, horizon=4)
         parts = exact.by_length(scripts, mdp, theta, weight)
         true = exact.true_gradient(mdp, theta)

@@ -146,6 +146,22 @@ def cartpole():
     return table(head, sorted(body))
 
 
+def learned():
+    """How many of the steps that script 6 plays it learns from: cartpole.csv."""
+    shares, num_envs = [], measure.NUM_ENVS
+    for row in measured("cartpole", lambda row: row["program"])[SCRIPTS[6].name]:
+        # a step pays 1, so the mean return is the mean length of an episode
+        points = [map(float, x.split(":")) for x in row["curve"].split()]
+        steps, lengths = zip(*points)
+        kept = lengths[0] / steps[0], sum(lengths) / steps[-1]
+        shares.append([100 * num_envs * x for x in kept])
+    first, every = (statistics.median(x) for x in zip(*shares))
+    return (
+        f"\nOf the steps that script 6 plays on CartPole-v1 with {num_envs} environments it "
+        f"learns from {first:.0f} % in the first epoch and from {every:.0f} % in all.\n"
+    )
+
+
 def environments():
     """What scripts 6, 4 and 3 reach with their defaults, and the peer: environments.csv."""
     programs = SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name
@@ -244,6 +260,17 @@ def variance():
         for name, (n, _, var) in found.items()
     ]
     return table(["weight", "script", "variance of the gradient estimate"], body)
+
+
+def bias(cosine=""):
+    """Length, and ``cosine``, of each rung's expected gradient, by episodes in the batch."""
+    found = exact.batch_bias(load_all())
+    body = []
+    for n in exact.RUNGS:
+        cells = [found[n, count] for count in exact.BATCHES]
+        brackets = [f" ({x:.3f})" if cosine and x == x else "" for _, x in cells]
+        body.append([n, *(f"{x:.2f}{y}" for (x, _), y in zip(cells, brackets))])
+    return table(["rung", *(f"N = {count}" for count in exact.BATCHES)], body)
 
 
 def post():
