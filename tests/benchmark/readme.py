@@ -268,7 +268,9 @@ def bias(cosine=""):
     body = []
     for n in exact.RUNGS:
         cells = [found[n, count] for count in exact.BATCHES]
-        brackets = [f" ({x:.3f})" if cosine and x == x else "" for _, x in cells]
+        brackets = [
+            f" ({x:.3f})" if cosine and not math.isnan(x) else "" for _, x in cells
+        ]
         body.append([n, *(f"{x:.2f}{y}" for (x, _), y in zip(cells, brackets))])
     return table(["rung", *(f"N = {count}" for count in exact.BATCHES)], body)
 
