@@ -48,7 +48,7 @@ def test_a_library_has_the_loss(peer):
     found, _ = compare.verdict(peer, COUNT)
     # on another machine the last bits may agree
     assert found == peer.verdict or (peer.verdict, found) == ("last bits", "yes")
-    for slip in SLIPS[peer.script]:
+    for slip in SLIPS[peer.script] if peer.kind == "random" else ():
         assert compare.verdict(peer, COUNT, slip)[0] == compare.OTHER
 
 
