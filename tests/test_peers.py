@@ -4,7 +4,6 @@ import csv
 
 import pytest
 
-from tests.common import load, same_bits
 from tests.peers import compare
 
 COUNT = 5  # batches; compare.py itself takes 300
@@ -50,19 +49,6 @@ def test_a_library_has_the_loss(peer):
     assert found == peer.verdict or (peer.verdict, found) == ("last bits", "yes")
     for slip in SLIPS[peer.script] if peer.kind == "random" else ():
         assert compare.verdict(peer, COUNT, slip)[0] == compare.OTHER
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_whole_update_of_stable_baselines3():
-    """PPO's update on its own rollout buffer, and script 6's loss on the same buffer, give
-    the same gradient of every parameter of its policy network in every bit."""
-    pytest.importorskip("stable_baselines3")
-    theirs, mine = compare.sb3_update(load(6).policy_loss)
-    assert len(theirs) > 0
-    assert all(x.any() for x in theirs)
-    assert all(map(same_bits, theirs, mine))
-    for slip in SLIPS[6]:
-        assert not all(map(same_bits, *compare.sb3_update(slip)))
 
 
 def test_the_table_is_that_of_the_comparison():

@@ -1,10 +1,10 @@
-"""Draw the pages' figures from what measure.py measured.
+"""Draw the first page's figure from what measure.py measured.
 
     python -m tests.benchmark.figures
-    python -m tests.benchmark.figures --folder try --png    CSVs and figures there; PNGs to view
+    python -m tests.benchmark.figures --folder try --png    CSV and figure there; PNGs to view
 
-The SVGs have no background and mid-tone colours, so that they read on GitHub's light
-and dark pages, and stay the same byte for byte as long as the data do.
+The SVG has no background and mid-tone colours, so that it reads on GitHub's light
+and dark pages, and stays the same byte for byte as long as the data do.
 """
 
 import argparse
@@ -58,37 +58,6 @@ def curves(folder):
     return figure
 
 
-def break_(folder):
-    """Return of the last 10 epochs against --train_pi_iters, a panel for each --lr.
-
-    Scripts 4 and 6: a line through the medians, a dot for each seed; a run that diverged
-    counts as 0.
-    """
-    found = {}
-    for row in read(folder / "break.csv").values():
-        _, lr, _, iters = row["flags"].split()
-        tail = np.nan_to_num(row["tail"])
-        cell = found.setdefault((row["program"], float(lr)), {})
-        cell.setdefault(int(iters), []).append(tail)
-    lrs = sorted({lr for _, lr in found})
-    figure, axes = plt.subplots(1, len(lrs), figsize=(7, 3.2), sharey=True)
-    for n, colour, shift in ((4, ORANGE, 0.97), (6, BLUE, 1.03)):
-        for lr, ax in zip(lrs, axes, strict=True):
-            cells = found[SCRIPTS[n].name, lr]
-            medians = [np.median(tails) for tails in cells.values()]
-            ax.plot(list(cells), medians, color=colour, label=SCRIPTS[n].name)
-            for iters, tails in cells.items():
-                x = np.full(len(tails), iters * shift)  # aside, so that both are seen
-                ax.scatter(x, tails, 14, color=colour, clip_on=False)
-            ax.set(title=f"--lr {lr:g}", xscale="log", ylim=(0, 510))
-            ax.set_xticks(list(cells), list(cells))
-            ax.minorticks_off()
-    axes[0].set_ylabel("return, last 10 epochs")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center")
-    figure.supxlabel("--train_pi_iters", color=GREY, size=10)
-    return figure
-
-
 def main():
     """Read the flags, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -96,14 +65,11 @@ def main():
     parser.add_argument("--png", action="store_true", help="one per page colour, too")
     args = parser.parse_args()
     mpl.rcParams.update(STYLE)
-    figures = {"curves": curves, "break": break_}
-    for name, draw in figures.items():
-        figure, path = draw(args.folder), args.folder / name
-        bare = {"Date": None, "Creator": None}  # else the file changes with the day
-        figure.savefig(path.with_suffix(".svg"), transparent=True, metadata=bare)
-        for page, colour in PAGES.items() if args.png else ():
-            figure.savefig(f"{path}-{page}.png", facecolor=colour, dpi=110)
-        plt.close(figure)
+    figure, path = curves(args.folder), args.folder / "curves.svg"
+    bare = {"Date": None, "Creator": None}  # else the file changes with the day
+    figure.savefig(path, transparent=True, metadata=bare)
+    for page, colour in PAGES.items() if args.png else ():
+        figure.savefig(args.folder / f"curves-{page}.png", facecolor=colour, dpi=110)
 
 
 if __name__ == "__main__":

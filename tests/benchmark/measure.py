@@ -204,17 +204,6 @@ def break_(out, seeds):
     return measure(out / "break.csv", jobs)
 
 
-def scale(out, seeds):
-    """Script 6, three epochs, as --num_envs grows: what a step costs."""
-    jobs = [
-        (SCRIPTS[6].name, f"--env {env} --epochs 3 --num_envs {4**e}", seed)
-        for seed in seeds[:3]
-        for env in ("CartPole-v1", "Acrobot-v1")
-        for e in range(1, 5)
-    ]
-    return measure(out / "scale.csv", jobs)
-
-
 def cuda(out, seeds):
     """Script 6 on the GPU and on one core, episodes of up to 40 steps: seconds per epoch."""
     if not torch.cuda.is_available():
@@ -242,7 +231,6 @@ SECTIONS = {
     "peer": peer,
     "break": break_,
     "others": others,
-    "scale": scale,
     "cuda": cuda,
 }
 

@@ -204,17 +204,6 @@ def breaks():
     return table(["flags", *head], body)
 
 
-def scale():
-    """Steps per second, updates included, by --num_envs: scale.csv."""
-    key = lambda row: re.findall(r"--env (\S+) .*--num_envs (\d+)", row["flags"])[0]
-    cells = {}
-    for (env, num_envs), runs in measured("scale", key).items():
-        rate = statistics.median(column(runs, "rate"))
-        cells.setdefault(env, {})[num_envs] = f"{rate:,.0f}"
-    head = ["`--num_envs`", *next(iter(cells.values()))]
-    return table(head, [[env, *row.values()] for env, row in cells.items()])
-
-
 def cuda():
     """Seconds per epoch on a GPU and on one core, by size: cuda.csv."""
     head, *body = csv_rows(measure.HERE / "cuda.csv")

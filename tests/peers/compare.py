@@ -10,7 +10,6 @@ gradient d loss / d logp with that of a script's policy_loss, byte for byte. Ent
 bonus, value loss and normalised advantages are switched off everywhere.
 """
 
-import copy
 import csv
 import math
 import sys
@@ -106,40 +105,6 @@ def sb3_trpo(logp, logp_old, adv, eps):
     model = sb3_model(logp, logp_old, adv, eps)
     model._compute_actor_grad = lambda kl, objective: raise_loss(objective)
     return -caught(TRPO.train, model)
-
-
-def sb3_update(policy_loss):
-    """Return the gradients of the policy network in one whole update of PPO on its own
-    rollout buffer of CartPole-v1, and those of script 6's loss on the same buffer.
-
-    The ratios are not 1: the policy is moved after it has filled the buffer.
-    """
-    from stable_baselines3 import PPO
-
-    off = {"ent_coef": 0.0, "vf_coef": 0.0, "normalize_advantage": False}
-    model = PPO("MlpPolicy", "CartPole-v1", n_steps=256, batch_size=256, seed=0, **off)
-    model.n_epochs, model.max_grad_norm = 1, math.inf
-    _, callback = model._setup_learn(256)
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, 256)
-    gen = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.policy.parameters():
-            p += 0.3 * torch.randn(p.shape, generator=gen)
-    kept = []
-    get = model.rollout_buffer.get
-    model.rollout_buffer.get = lambda size: [kept.append(x) or x for x in get(size)]
-    moved = copy.deepcopy(model.policy.state_dict())
-    model.train()
-    names = [name for name, _ in model.policy.named_parameters() if "value" not in name]
-    theirs = [model.policy.get_parameter(name).grad for name in names]
-    model.policy.load_state_dict(moved)
-    (data,) = kept
-    act = data.actions.long().flatten()
-    model.policy.zero_grad()
-    _, logp, _ = model.policy.evaluate_actions(data.observations, act)
-    eps = model.clip_range(1.0)
-    policy_loss(logp, data.old_log_prob, data.advantages, eps).backward()
-    return theirs, [model.policy.get_parameter(name).grad for name in names]
 
 
 # TorchRL: the loss modules
