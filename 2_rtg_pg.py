@@ -134,8 +134,7 @@ def train(
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
     obs_dim = envs.single_observation_space.shape[0]
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
-    # with a larger eps than Adam's 1e-8 the steps shrink as the gradient does
-    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-3)
+    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
 
     env_steps = 0
     for epoch in range(epochs):

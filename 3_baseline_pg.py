@@ -151,8 +151,7 @@ def train(
     obs_dim = envs.single_observation_space.shape[0]
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
     value = Value(obs_dim, hidden_sizes).to(device)
-    # with a larger eps than Adam's 1e-8 the steps shrink as the gradient does
-    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr, eps=1e-3)
+    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
     v_optimizer = torch.optim.Adam(value.parameters(), lr=vf_lr)
 
     env_steps = 0
