@@ -117,6 +117,16 @@ def test_commands_run(command, command_line, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out.startswith("epoch:   0")
 
 
+def test_a_run_prints_what_the_page_shows(command_line, capsys):
+    """Three lines with these fields; the numbers may be another machine's."""
+    shown = re.search(r"^```\n(epoch:.*?)^```", FIRST, re.MULTILINE | re.DOTALL)[1]
+    command_line(6, "--epochs", 3)
+    printed = capsys.readouterr().out.replace("\t", " ")
+    fields = [re.sub(r"-?\d+(\.\d+)?", "", x).split() for x in (shown, printed)]
+    assert fields[0] == fields[1]
+    assert shown.count("\n") == printed.count("\n") == 3
+
+
 @pytest.mark.parametrize(
     ("env", "low", "high"),
     [("CartPole-v1", 1, 500), ("Pendulum-v1", -2000, 0), ("FrozenLake-v1", 0, 1)],
