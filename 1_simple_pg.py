@@ -1,4 +1,4 @@
-"""Simplest policy gradient: make each action more likely by the return of its episode.
+"""Simplest policy gradient: the higher an episode's return, the likelier its actions.
 
     loss = -mean of log pi(a_t|s_t) R(tau)
     R(tau) = sum of the episode's rewards
@@ -53,17 +53,19 @@ def make_envs(env_name, num_envs, **options):
     """
     envs = gym.make_vec(env_name, num_envs, **options)
     obs_space, act_space = envs.single_observation_space, envs.single_action_space
+    # Policy serves actions from 0 to n - 1 and vectors of floats
     discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
-    box = isinstance(act_space, gym.spaces.Box) and act_space.dtype.kind == "f"
-    if not (discrete or (box and len(act_space.shape) == 1)):
+    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
+    if not (discrete or (box and act_space.dtype.kind == "f")):
         raise ValueError(f"{env_name}: actions in {act_space} need another Policy")
-    try:
-        gym.spaces.flatdim(obs_space)
-    except (NotImplementedError, ValueError):
-        raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
+        try:
+            gym.spaces.flatdim(obs_space)
+        except (NotImplementedError, ValueError):
+            raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # the policy acts in [-1, 1]; what is clipped and rescaled only the environment sees
+    # act is rescaled from [-1, 1] to finite bounds, after clipping, for the environment
+    # alone: log_prob is that of act as drawn
     if box and act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
     if box:
@@ -86,11 +88,13 @@ def rollout(envs, policy, max_ep_len, device):
         # an episode's last observation, on which no action follows, may be NaN
         dist = policy(torch.as_tensor(obs, device=device).nan_to_num())
         act = dist.sample().cpu().numpy()
+        # a copy: some environments change the array that they are given
         next_obs, rew, terminated, truncated, _ = envs.step(act.copy())
         next_obs = np.array(next_obs, np.float32)
         # an environment whose episode is over plays on, masked, until all are over
         rew = np.where(mask, rew, 0).astype(np.float32)
-        done = np.logical_or(terminated, truncated) | (len(steps) + 1 == max_ep_len)
+        timeout = len(steps) + 1 == max_ep_len
+        done = np.logical_or(terminated, truncated) | timeout
         steps.append((obs, act, rew, mask))
         obs, mask = next_obs, mask & ~done
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
@@ -119,10 +123,11 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # the resets in rollout draw on from here
+    envs.reset(seed=seed)  # later resets, without a seed, draw on from here
     if render:
         # sync, as Gymnasium's own vectorised CartPole has no window to show
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
+        window.reset(seed=seed)
     obs_dim = envs.single_observation_space.shape[0]
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
     pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
@@ -163,7 +168,7 @@ def train(
 
 
 def count(text):
-    """Read a whole number from 1 on; argparse turns the error into a sentence."""
+    """Read a flag that counts, from 1 on; argparse makes the error a sentence."""
     if int(text) < 1:
         raise ValueError
     return int(text)
@@ -174,9 +179,9 @@ if __name__ == "__main__":
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--env", "--env_name", dest="env_name", help="Gymnasium id")
+    parser.add_argument("--env_name", "--env", help="Gymnasium id")
     parser.add_argument("--hidden_sizes", type=count, nargs="*", help="units per layer")
-    parser.add_argument("--lr", type=float, help="step size of the policy")
+    parser.add_argument("--lr", type=float, help="learning rate of the policy")
     parser.add_argument("--epochs", type=count, help="rounds of play and update")
     parser.add_argument("--num_envs", type=count, help="episodes per epoch")
     parser.add_argument("--max_ep_len", type=count, help="cut off longer episodes")

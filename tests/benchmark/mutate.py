@@ -29,7 +29,6 @@ FIT = """for _ in range(train_v_iters):
             v_optimizer.zero_grad()
             ((value(obs) - ret) ** 2).mean().backward()
             v_optimizer.step()"""
-DONE = "(len(steps) + 1 == max_ep_len)"
 KL = "(torch.expm1(log_ratio) - log_ratio)"
 # script, what is wrong, old text, new text, the test file that notices
 MUTATIONS = [
@@ -48,7 +47,7 @@ MUTATIONS = [
     (2, "past for future", RTG, "ret[-1 - t] += ret[-2 - t]", "exact"),
     (2, "last step left out", "range(len(ret) - 1)", "range(len(ret) - 2)", "exact"),
     (2, "rewards overwritten", "ret = rew.clone()", "ret = rew", "copy"),
-    (2, "one step too many", DONE, "(len(steps) == max_ep_len)", "rollout"),
+    (2, "one step too many", "len(steps) + 1 == max_ep_len", "len(steps) == max_ep_len", "rollout"),
     (2, "ReLU for tanh", "nn.Tanh()", "nn.ReLU()", "rollout"),
     (2, "lr doubled", "policy.parameters(), lr=lr", "policy.parameters(), lr=2 * lr", "rollout"),
     (2, "act on NaN", ".nan_to_num()", "", "practice"),
@@ -96,16 +95,17 @@ MUTATIONS = [
     (6, "saved in place", 'f"{save}.tmp")\n            os.replace(f"{save}.tmp", save)', "save)", "save"),
     (6, "a bad reward unnoticed", "assert ep_ret.isfinite()", "assert True", "practice"),
     (6, "a bad observation unnoticed", "assert obs[mask].isfinite().all()", "assert True", "practice"),
+    (3, "a bad last observation unnoticed", "assert next_obs[cut].isfinite().all()", "assert True", "practice"),
     (5, "--render ignored", 'action="store_true"', 'action="store_false"', "practice"),
     (3, "no window for CartPole", 'vectorization_mode="sync", ', "", "practice"),
     (1, "Discrete from 1 accepted", " and act_space.start == 0", "", "practice"),
-    (1, "integer Box accepted", ' and act_space.dtype.kind == "f"', "", "practice"),
-    (1, "Box of two axes accepted", "len(act_space.shape) == 1)", "True)", "practice"),
+    (1, "integer Box accepted", '(box and act_space.dtype.kind == "f")', "box", "practice"),
+    (1, "Box of two axes accepted", " and len(act_space.shape) == 1", "", "practice"),
     (2, "no flat form accepted", "gym.spaces.flatdim(obs_space)", "pass", "practice"),
     (2, "a count of 0 accepted", "int(text) < 1", "int(text) < 0", "practice"),
     (6, "defaults not handed over", "parser.set_defaults(", "dict(", "ladder"),
     (6, "threads of the machine", "torch.set_num_threads(1)", "pass", "policies"),
-    (2, "--env is another keyword", '"--env_name", dest="env_name"', '"--env_name"', "ladder"),
+    (2, "--env is another keyword", '"--env_name", "--env"', '"--env"', "ladder"),
     (4, "--help without defaults", "argparse.ArgumentDefaultsHelpFormatter", "argparse.HelpFormatter", "ladder"),
     (6, "lines kept back", "flush=True", "flush=False", "learning"),
 ]  # fmt: skip

@@ -28,8 +28,10 @@ IDEAS = {
     5: "the same gradient with the log written back",
     6: "stop pushing a ratio outwards beyond 1 ± eps",
 }
-# a line that takes a flag in (train's signature, the command line) or prints
-PLUMBING = re.compile(r'[+-] +(\w+=\S+,$|parser\.|"--|\)$|log_ratio =|kl =|f"ep)')
+# a line that takes a flag in (train's signature, the command line), checks or prints
+PLUMBING = re.compile(
+    r'[+-] +(\w+=\S+,$|parser\.|"--|\)$|assert |log_ratio =|kl =|f"ep)'
+)
 
 
 def code_lines(n):
@@ -52,7 +54,7 @@ def changes(a, b):
 
 
 def shown(a, b):
-    """Return those of the changes that the page shows: no flags, no printing."""
+    """Return those of the changes that the page shows: no flags, checks, printing."""
     kept = [line for line in changes(a, b) if not PLUMBING.match(line)]
     return [line.split("  #")[0] for line in kept]
 

@@ -1,8 +1,8 @@
 """Hold the six losses against those of the libraries people use, by running the libraries.
 
     pip install -r tests/peers/requirements.txt    and what it says of one more
-    python -m tests.peers.compare                  all: prints, and writes peers.csv
-    python -m tests.peers.compare torchrl trl      some: prints only
+    python -m tests.peers.compare                  prints, and writes peers.csv
+    pytest tests/test_peers.py                     with the libraries that are there
 
 log pi(a|s) is the leaf, shape (batch,): where a library computes it with a network, a
 stand-in returns the leaf, and the library's own code does the rest. Compared is the
@@ -107,23 +107,45 @@ def sb3_trpo(logp, logp_old, adv, eps):
     return -caught(TRPO.train, model)
 
 
+def sb3_update(policy_loss):
+    """Return the gradients of the policy network in one whole update of PPO on its own
+    rollout buffer of CartPole-v1, and those of script 6's loss on the same buffer.
+
+    The ratios are not 1: the policy is moved after it has filled the buffer.
+    """
+    from stable_baselines3 import PPO
+
+    off = {"ent_coef": 0.0, "vf_coef": 0.0, "normalize_advantage": False}
+    off |= {"max_grad_norm": math.inf, "learning_rate": 0.0, "n_epochs": 1}
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=256, batch_size=256, seed=0, **off)
+    model.learn(256)
+    for p in model.policy.parameters():
+        p.data += 0.3 * torch.randn(p.shape)
+    np.random.seed(0)
+    model.train()
+    net = [p for name, p in model.policy.named_parameters() if "value" not in name]
+    theirs = [p.grad for p in net]
+    np.random.seed(0)  # the buffer hands out its steps in the same order
+    (data,) = model.rollout_buffer.get(256)
+    act = data.actions.flatten()
+    _, logp, _ = model.policy.evaluate_actions(data.observations, act)
+    loss = policy_loss(logp, data.old_log_prob, data.advantages, model.clip_range(1.0))
+    return theirs, torch.autograd.grad(loss, net)
+
+
 # TorchRL: the loss modules
 
 
 def torchrl(logp, logp_old, adv, eps, name):
     """Call a loss module of torchrl.objectives with an actor whose log_prob is logp."""
-    from tensordict import TensorDict
-    from tensordict.nn import (
-        ProbabilisticTensorDictModule,
-        ProbabilisticTensorDictSequential,
-        TensorDictModule,
-    )
+    from tensordict import TensorDict, nn
     from torchrl import objectives
 
-    net = TensorDictModule(torch.nn.Identity(), ["leaf"], ["logp"])
-    draw = ProbabilisticTensorDictModule(["logp"], ["action"], distribution_class=Leaf)
-    actor = ProbabilisticTensorDictSequential(net, draw)
-    critic = TensorDictModule(torch.nn.Identity(), ["leaf"], ["state_value"])
+    names = ["logp"], ["action"]
+    net = nn.TensorDictModule(torch.nn.Identity(), ["leaf"], ["logp"])
+    draw = nn.ProbabilisticTensorDictModule(*names, distribution_class=Leaf)
+    actor = nn.ProbabilisticTensorDictSequential(net, draw)
+    critic = nn.TensorDictModule(torch.nn.Identity(), ["leaf"], ["state_value"])
     options = {} if name == "ReinforceLoss" else {"entropy_bonus": False}
     if name == "ClipPPOLoss":
         options["clip_epsilon"] = eps
@@ -198,7 +220,7 @@ def trl_lengths(logp, logp_old, adv, eps):
 # verl: one response
 
 
-def verl(logp, logp_old, adv, eps, name, dual_clip=math.inf, **options):
+def verl(logp, logp_old, adv, eps, name, dual_clip=math.inf):
     """Call a policy loss of core_algos; by itself no dual clip, no bounds on cispo."""
     from verl.trainer.ppo import core_algos
     from verl.workers.config import ActorConfig
@@ -206,9 +228,10 @@ def verl(logp, logp_old, adv, eps, name, dual_clip=math.inf, **options):
     low, high = (1.0, math.inf) if name == "cispo" else (eps, eps)
     clips = {"clip_ratio_low": low, "clip_ratio_high": high, "clip_ratio_c": dual_clip}
     sizes = {"ppo_micro_batch_size_per_gpu": 1, "rollout_n": 1, "strategy": "fsdp"}
-    options |= {"config": ActorConfig(**clips, **sizes), "loss_agg_mode": "token-mean"}
+    config = ActorConfig(**clips, **sizes)
     batch = logp_old[None], logp[None], adv[None], torch.ones_like(adv)[None]
-    return getattr(core_algos, f"compute_policy_loss_{name}")(*batch, **options)[0]
+    loss = getattr(core_algos, f"compute_policy_loss_{name}")
+    return loss(*batch, loss_agg_mode="token-mean", config=config)[0]
 
 
 def verl_dual_clip(logp, logp_old, adv, eps):
@@ -266,7 +289,7 @@ def rsl_rl(logp, logp_old, adv, eps):
 class Peer(NamedTuple):
     """What is compared with what, and what comes out, see `verdict`.
 
-    `name` is handed to `loss`, if any. `kind`: which batches.
+    `name` is handed to `loss`, if any.
     """
 
     library: str
@@ -276,47 +299,47 @@ class Peer(NamedTuple):
     script: int
     verdict: str
     cause: str = ""
-    kind: str = "random"
 
 
 BIT, CLOSE, OTHER = "yes", "last bits", "no"
-ORDER, TRL = "order of the products", "GRPOTrainer._compute_loss, loss_type "
-SB3 = "stable-baselines3"
+SB3, STEP = "stable-baselines3", "._update_with_batch"
+TRL, VERL = "GRPOTrainer._compute_loss, loss_type ", "compute_policy_loss_"
+ORDER, LENGTH = "order of the products", "divides by each length"
+DUAL = "A < 0 and ratio > 3"
 PEERS = [
-    Peer("tianshou", tianshou, "Reinforce", "Reinforce._update_with_batch", 2, BIT),
+    Peer("tianshou", tianshou, "Reinforce", "Reinforce" + STEP, 2, BIT),
     Peer("torchrl", torchrl, "ReinforceLoss", "ReinforceLoss", 3, BIT),
     Peer("torchrl", torchrl, "A2CLoss", "A2CLoss", 3, BIT),
     Peer(SB3, sb3, "A2C", "A2C.train", 3, BIT),
-    Peer("verl", verl, "reinforce", "compute_policy_loss_reinforce", 3, BIT),
+    Peer("verl", verl, "reinforce", VERL + "reinforce", 3, BIT),
     Peer("torchrl", torchrl, "PPOLoss", "PPOLoss", 4, BIT),
     Peer("sb3-contrib", sb3_trpo, "", "TRPO.train", 4, BIT),
-    Peer("tianshou", tianshou, "TRPO", "TRPO._update_with_batch", 4, BIT),
+    Peer("tianshou", tianshou, "TRPO", "TRPO" + STEP, 4, BIT),
     Peer("trl", trl, "cispo", TRL + "cispo, no upper bound", 5, CLOSE, ORDER),
-    Peer("verl", verl, "cispo", "compute_policy_loss_cispo, no upper bound", 5, CLOSE, ORDER),
+    Peer("verl", verl, "cispo", VERL + "cispo, no upper bound", 5, CLOSE, ORDER),
     Peer(SB3, sb3, "PPO", "PPO.train", 6, BIT),
     Peer("torchrl", torchrl, "ClipPPOLoss", "ClipPPOLoss", 6, BIT),
-    Peer("tianshou", tianshou, "PPO", "PPO._update_with_batch", 6, BIT),
+    Peer("tianshou", tianshou, "PPO", "PPO" + STEP, 6, BIT),
     Peer("skrl", skrl, "", "PPO.update", 6, BIT),
     Peer("rsl-rl-lib", rsl_rl, "", "PPO.update", 6, BIT),
     Peer("trl", trl, "grpo", TRL + "grpo", 6, BIT),
+    Peer("trl", trl, "dapo", TRL + "dapo", 6, BIT),
     Peer("trl", trl, "dr_grpo", TRL + "dr_grpo", 6, BIT),
-    Peer("verl", verl, "vanilla", "compute_policy_loss_vanilla, no dual clip", 6, BIT),
-    Peer("trl", trl_lengths, "", TRL + "grpo, unequal lengths", 6, OTHER, "divides by each length", "long"),
-    Peer("verl", verl_dual_clip, "", "compute_policy_loss_vanilla, dual clip at 3", 6, OTHER, "A < 0 and ratio > 3", "far"),
-]  # fmt: skip
-MODULES = {"stable-baselines3": "stable_baselines3", "sb3-contrib": "sb3_contrib"}
-MODULES |= {"rsl-rl-lib": "rsl_rl"}
+    Peer("verl", verl, "vanilla", VERL + "vanilla, no dual clip", 6, BIT),
+    Peer("trl", trl_lengths, "", TRL + "grpo, unequal lengths", 6, OTHER, LENGTH),
+    Peer("verl", verl_dual_clip, "", VERL + "vanilla, dual clip at 3", 6, OTHER, DUAL),
+]
 
 
 def installed(library):
     """Tell whether a library of PEERS is there."""
-    return find_spec(MODULES.get(library, library)) is not None
+    return find_spec(library.removesuffix("-lib").replace("-", "_")) is not None
 
 
-def batches(count, kind):
+def batches(count):
     """Yield (logp, logp_old, adv, eps), 3 to 1000 steps, advantages of both signs.
 
-    Ratios lie inside and outside the interval; of a batch of kind "far" all beyond 3.
+    Ratios lie inside and outside the interval, some beyond 3.
     """
     gen = torch.Generator().manual_seed(0)
     for i in range(count):
@@ -324,8 +347,6 @@ def batches(count, kind):
         logp, d, adv = torch.randn(3, size, generator=gen)
         eps = 0.1 + 0.2 * torch.rand(1, generator=gen).item()
         logp, d = -logp.abs(), (0.3, 1.5, 0.05)[i % 3] * d
-        if kind == "far":
-            d = 1.2 + d.abs()
         yield logp, logp - d, adv, eps
 
 
@@ -351,7 +372,7 @@ def verdict(peer, count, policy_loss=None):
     most 16 roundings, else OTHER."""
     mine = ours(peer.script, policy_loss or SCRIPTS[peer.script].policy_loss)
     name, equal, largest = [peer.name] if peer.name else [], 0, 0.0
-    for batch in batches(count, peer.kind):
+    for batch in batches(count):
         theirs, grad = gradient(peer.loss, *batch, *name), gradient(mine, *batch)
         assert (theirs.dtype, theirs.shape) == (grad.dtype, grad.shape)
         equal += same_bits(theirs, grad)
@@ -363,21 +384,19 @@ def verdict(peer, count, policy_loss=None):
 
 
 def main():
-    """Compare all libraries, or those named; print, and write the CSV of all."""
-    names, rows = sys.argv[1:], []
-    chosen = [peer for peer in PEERS if not names or peer.library in names]
-    missing = sorted({x.library for x in chosen if not installed(x.library)})
-    if missing or not chosen:
-        sys.exit(f"not installed: {missing or names}; see tests/peers/requirements.txt")
-    for peer in chosen:
+    """Compare all libraries; print, and write the CSV."""
+    missing = sorted({x.library for x in PEERS if not installed(x.library)})
+    if missing:
+        sys.exit(f"not installed: {missing}; see tests/peers/requirements.txt")
+    rows = [COLUMNS]
+    for peer in PEERS:
         found, largest = verdict(peer, 300)
         row = [peer.library, version(peer.library), peer.called, peer.script]
         rows.append([*row, "float32", 300, found, f"{largest:.1e}", peer.cause])
         surprise = "" if found == peer.verdict else f"EXPECTED {peer.verdict}"
         print(*rows[-1], surprise, sep=" | ", flush=True)
-    if not names:
-        with open(HERE / "peers.csv", "w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    with open(HERE / "peers.csv", "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 if __name__ == "__main__":
