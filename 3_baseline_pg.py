@@ -72,12 +72,12 @@ def make_envs(env_name, num_envs, **options):
         raise ValueError(f"{env_name}: actions in {act_space} need another Policy")
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         try:
-            gym.spaces.flatdim(obs_space)
+            gym.spaces.flatdim(obs_space)  # for the error it raises
         except (NotImplementedError, ValueError):
             raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # act is rescaled from [-1, 1] to finite bounds, after clipping, for the environment
-    # alone: log_prob is that of act as drawn
+    # on its way in, act is clipped to [-1, 1], then rescaled to the bounds, if they are
+    # finite (the last wrapper comes first); log_prob stays that of act as drawn
     if box and act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
     if box:
@@ -90,21 +90,21 @@ def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments, as make_envs makes them.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
-    mask (true while the episode lasts), next_obs, cut (true where a time limit ended it).
-    Needs next-step autoreset, Gymnasium's default, for the last next_obs of an episode.
+    mask (true up to an episode's last step), next_obs, cut (true where a time limit ended it).
+    With next-step autoreset, Gymnasium's default, an episode's last next_obs is its own.
     """
     obs, _ = envs.reset()
     obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
     mask = np.ones(envs.num_envs, bool)
     steps = []
     while mask.any():
-        # an episode's last observation, on which no action follows, may be NaN
+        # the observation that ends an episode may be NaN; the action on it is masked
         dist = policy(torch.as_tensor(obs, device=device).nan_to_num())
         act = dist.sample().cpu().numpy()
         # a copy: some environments change the array that they are given
         next_obs, rew, terminated, truncated, _ = envs.step(act.copy())
         next_obs = np.array(next_obs, np.float32)
-        # an environment whose episode is over plays on, masked, until all are over
+        # an environment that is done plays new episodes, masked, until all are done
         rew = np.where(mask, rew, 0).astype(np.float32)
         timeout = len(steps) + 1 == max_ep_len
         done = np.logical_or(terminated, truncated) | timeout
@@ -115,7 +115,7 @@ def rollout(envs, policy, max_ep_len, device):
 
 
 def reward_to_go(rew, gamma):
-    """Return R_t = rew_t + gamma R_{t+1}, rew (T, N): an episode per column, then zeros."""
+    """Return R_t = rew_t + gamma R_{t+1}; rew (T, N) is zero after an episode's end."""
     ret = rew.clone()
     for t in reversed(range(len(ret) - 1)):
         ret[t] += gamma * ret[t + 1]
@@ -123,7 +123,7 @@ def reward_to_go(rew, gamma):
 
 
 def policy_loss(logp, adv):
-    """Weighted log-probs (Schulman 2016, eq. 1): inputs (batch,), returns a scalar."""
+    """Minus weighted log-probs (Schulman 2016, eq. 1): inputs (batch,), returns a scalar."""
     return -(logp * adv).mean()
 
 
@@ -148,9 +148,9 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # later resets, without a seed, draw on from here
+    envs.reset(seed=seed)  # the unseeded resets in rollout go on from here
     if render:
-        # sync, as Gymnasium's own vectorised CartPole has no window to show
+        # one more, to watch; sync, as Gymnasium's vectorised CartPole has no window
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
         window.reset(seed=seed)
     obs_dim = envs.single_observation_space.shape[0]
@@ -165,15 +165,15 @@ def train(
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
-        env_steps += mask.numel()  # with the steps that mask drops
+        env_steps += mask.numel()  # masked steps count, too: they were played
         assert ep_ret.isfinite(), f"{env_name}: a reward is not a finite number"
         assert obs[mask].isfinite().all(), f"{env_name}: an observation is not finite"
         assert next_obs[cut].isfinite().all(), f"{env_name}: a last obs is not finite"
         if render:
             rollout(window, policy, max_ep_len, device)
 
-        # bootstrap: an episode cut by a time limit would have gone on, worth V(s_T) more;
-        # ep_ret above stays the sum of its rewards
+        # bootstrap: a time limit is no true end, so gamma V(s_T) stands for what it cut off;
+        # ep_ret, taken above, stays the sum of the rewards
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]
@@ -230,5 +230,5 @@ if __name__ == "__main__":
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
     parser.add_argument("--save", help="file for the policy's state_dict, kept current")
-    parser.set_defaults(**train.__kwdefaults__)  # each default stands once, above
+    parser.set_defaults(**train.__kwdefaults__)  # those of its signature
     train(**vars(parser.parse_args()))

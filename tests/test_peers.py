@@ -4,24 +4,18 @@ import csv
 
 import pytest
 
+from tests.common import same_bits
 from tests.peers import compare
 
 COUNT = 5  # batches; compare.py itself takes 300
 # slips in each script's loss, for (logp, [logp_old,] adv[, eps])
 SLIPS = {
     3: [
-        lambda logp, adv: (logp * adv).mean(),
         lambda logp, adv: -(logp * adv).sum(),
         lambda logp, adv: -(logp * (adv - adv.mean())).mean(),
     ],
-    4: [
-        lambda logp, old, adv: -((logp - old).exp() * adv).sum(),
-        lambda logp, old, adv: -((old - logp).exp() * adv).mean(),
-    ],
-    5: [
-        lambda logp, old, adv: -((logp - old).exp() * logp * adv).mean(),
-        lambda logp, old, adv: -(logp * adv).mean(),
-    ],
+    4: [lambda logp, old, adv: -((old - logp).exp() * adv).mean()],
+    5: [lambda logp, old, adv: -((logp - old).exp() * logp * adv).mean()],
     6: [
         lambda logp, old, adv, eps: -((logp - old).exp() * adv).mean(),
         lambda logp, old, adv, eps: (
@@ -30,25 +24,31 @@ SLIPS = {
     ],
 }
 SLIPS[2] = SLIPS[3]
-on_peers = pytest.mark.parametrize(
-    "peer", compare.PEERS, ids=lambda x: f"{x.library} {x.called}"
-)
 
 
 @pytest.mark.filterwarnings("ignore")
-@on_peers
+@pytest.mark.parametrize("peer", compare.PEERS, ids=lambda x: f"{x.library} {x.called}")
 def test_a_library_has_the_loss(peer):
     """The library's own code gives what PEERS says, equal in every bit where it says so,
     and a slip in the script's loss is noticed."""
     if not compare.installed(peer.library):
-        pytest.skip(
-            f"{peer.library} is not installed, see tests/peers/requirements.txt"
-        )
+        pytest.skip(f"{peer.library} is not installed, see tests/peers")
     found, _ = compare.verdict(peer, COUNT)
     # on another machine the last bits may agree
     assert found == peer.verdict or (peer.verdict, found) == ("last bits", "yes")
-    for slip in SLIPS[peer.script] if peer.kind == "random" else ():
+    for slip in SLIPS[peer.script] if peer.verdict != compare.OTHER else ():
         assert compare.verdict(peer, COUNT, slip)[0] == compare.OTHER
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_whole_update_of_stable_baselines3():
+    """PPO's update of its policy network is that of script 6's loss, in every bit."""
+    pytest.importorskip("stable_baselines3")
+    theirs, mine = compare.sb3_update(compare.SCRIPTS[6].policy_loss)
+    assert theirs and all(x.any() for x in theirs)
+    assert all(map(same_bits, theirs, mine))
+    for slip in SLIPS[6]:
+        assert not all(map(same_bits, *compare.sb3_update(slip)))
 
 
 def test_the_table_is_that_of_the_comparison():
