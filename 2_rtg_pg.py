@@ -79,7 +79,7 @@ def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments, as make_envs makes them.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
-    mask (true up to an episode's last step).
+    mask (true up to the end of the episode).
     """
     obs, _ = envs.reset()
     obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
@@ -110,7 +110,7 @@ def reward_to_go(rew):
 
 
 def policy_loss(logp, weights):
-    """Minus weighted log-probs (Spinning Up, part 3): inputs (batch,), returns a scalar."""
+    """Minus weighted logp (Spinning Up, part 3): inputs (batch,), returns a scalar."""
     return -(logp * weights).mean()
 
 

@@ -90,8 +90,9 @@ def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments, as make_envs makes them.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
-    mask (true up to an episode's last step), next_obs, cut (true where a time limit ended it).
-    With next-step autoreset, Gymnasium's default, an episode's last next_obs is its own.
+    mask (true up to the end of the episode), next_obs, cut (true where a time limit
+    ended it). Needs next-step autoreset, Gymnasium's default: with it the last next_obs
+    of an episode is not yet the next one's.
     """
     obs, _ = envs.reset()
     obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
@@ -123,7 +124,7 @@ def reward_to_go(rew, gamma):
 
 
 def policy_loss(logp, adv):
-    """Minus weighted log-probs (Schulman 2016, eq. 1): inputs (batch,), returns a scalar."""
+    """Minus weighted logp (Schulman 2016, eq. 1): inputs (batch,), returns a scalar."""
     return -(logp * adv).mean()
 
 
@@ -172,8 +173,8 @@ def train(
         if render:
             rollout(window, policy, max_ep_len, device)
 
-        # bootstrap: a time limit is no true end, so gamma V(s_T) stands for what it cut off;
-        # ep_ret, taken above, stays the sum of the rewards
+        # bootstrap: gamma V(s_T) stands for the rewards that a time limit cut off; ep_ret,
+        # taken above, stays the sum of the rewards that were paid
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]

@@ -91,8 +91,9 @@ def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments, as make_envs makes them.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
-    mask (true up to an episode's last step), next_obs, cut (true where a time limit ended it).
-    With next-step autoreset, Gymnasium's default, an episode's last next_obs is its own.
+    mask (true up to the end of the episode), next_obs, cut (true where a time limit
+    ended it). Needs next-step autoreset, Gymnasium's default: with it the last next_obs
+    of an episode is not yet the next one's.
     """
     obs, _ = envs.reset()
     obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
@@ -175,14 +176,14 @@ def train(
         if render:
             rollout(window, policy, max_ep_len, device)
 
-        # bootstrap: a time limit is no true end, so gamma V(s_T) stands for what it cut off;
-        # ep_ret, taken above, stays the sum of the rewards
+        # bootstrap: gamma V(s_T) stands for the rewards that a time limit cut off; ep_ret,
+        # taken above, stays the sum of the rewards that were paid
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]
         adv = ret - value(obs).detach()
 
-        # take policy gradient steps, while logp_old stays that of the policy that played
+        # take policy gradient steps; logp_old stays that of the policy that played
         logp_old = policy(obs).log_prob(act).detach()
         for _ in range(train_pi_iters):
             logp = policy(obs).log_prob(act)
@@ -198,7 +199,7 @@ def train(
             v_loss.backward()
             v_optimizer.step()
 
-        # report; the mean of ratio - 1 - log(ratio) estimates kl(pi_old, pi), and is >= 0
+        # report; the mean of ratio - 1 - log(ratio) estimates kl(pi_old, pi), is >= 0
         log_ratio = policy(obs).log_prob(act) - logp_old
         kl = (torch.expm1(log_ratio) - log_ratio).mean()
         print(
