@@ -178,8 +178,8 @@ def train(
         if render:
             rollout(window, policy, max_ep_len, device)
 
-        # bootstrap: gamma V(s_T) stands for the rewards that a time limit cut off; ep_ret,
-        # taken above, stays the sum of the rewards that were paid
+        # bootstrap: gamma V(s_T) stands for the rewards that a time limit cut off;
+        # ep_ret, taken above, stays the sum of those that were paid
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]
