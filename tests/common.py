@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {int(path.name[0]): path for path in sorted(ROOT.glob("[1-6]_*.py"))}
@@ -80,6 +81,11 @@ def same_bits(x, y):
 def same(a, b):
     """Tell whether two state_dicts are equal in every bit of every tensor."""
     return a.keys() == b.keys() and all(same_bits(a[name], b[name]) for name in a)
+
+
+def read(path):
+    """Return the weights that --save has written to a file."""
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def train(script, env, **flags):

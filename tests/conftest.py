@@ -12,8 +12,8 @@ from tests.common import SCRIPTS, load_all
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Compute in one thread, also in what the tests start: on tensors this small two
-    mostly wait for each other, and on a busy machine runs take 10 times as long."""
+    """Compute in one thread, also in what the tests start: networks this small gain nothing
+    from two, which on a busy machine take 10 times as long."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 

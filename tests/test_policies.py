@@ -1,16 +1,14 @@
 """Trained policies, equal in every bit where the mathematics says that they are equal."""
 
-import os
-
 import pytest
 import torch
 
-from tests.common import SCRIPTS, on_all, run, same, train, two_at_a_time
+from tests.common import SCRIPTS, on_all, read, run, same, train
 
 # enough epochs that ratios leave the clip interval, see test_6_is_not_4_with_its_clip
 SETTINGS = {
-    "CartPole-v1": {"epochs": 6, "seed": 3, "num_envs": 8},
-    "Pendulum-v1": {"epochs": 3, "seed": 3, "num_envs": 4},
+    "CartPole-v1": {"epochs": 6, "num_envs": 8, "lr": 0.01, "seed": 3},
+    "Pendulum-v1": {"epochs": 3, "num_envs": 4, "lr": 0.01, "seed": 3},
 }
 JOBS = {n: (n, {}) for n in SCRIPTS} | {"6 no clip": (6, {"clip_ratio": 1e9})}
 JOBS |= {f"{n} one step": (n, {"train_pi_iters": 1}) for n in (4, 5, 6)}
@@ -56,39 +54,35 @@ def test_3_is_4_is_5_is_6_with_one_step(env, runs):
 @on_both
 @on_all
 def test_the_same_seed_the_same_run(n, env, runs, scripts, tmp_path):
-    """Once again in this process, after other runs and saving: the same to the bit. With
-    another seed, another run."""
+    """Once again in this process, after other runs, saving, and with torch set to more
+    threads: the same to the bit. train() leaves one thread."""
     path = tmp_path / "policy.pt"
+    torch.set_num_threads(2)
     printed, weights = train(scripts[n], env, **SETTINGS[env], save=str(path))
+    assert torch.get_num_threads() == 1
     assert printed == runs[env, n][0]
     assert same(weights, runs[env, n][1])
-    assert same(torch.load(path, weights_only=True), weights)
-    assert not same(train(scripts[n], env, **SETTINGS[env] | {"seed": 4})[1], weights)
+    assert same(read(path), weights)
 
 
-def test_the_number_of_threads_changes_nothing(scripts, tmp_path):
-    """A command line gives the run of train() in one thread, to the bit, whatever
-    OMP_NUM_THREADS says, on a batch so large that torch would share it out among threads;
-    and it warns of nothing."""
-    runs = {n: train(scripts[n], "Pendulum-v1", epochs=1, num_envs=16) for n in (1, 6)}
-    flags = ["--env", "Pendulum-v1", "--epochs", 1, "--num_envs", 16]
-
-    def job(n, threads):
-        path = tmp_path / f"{n}{threads}.pt"
-        env = {
-            "OMP_NUM_THREADS": threads,
-            "PYTHONWARNINGS": "error::DeprecationWarning",
-        }
-        result = run(n, *flags, "--save", path, env=os.environ | env)
-        assert (result.stdout, result.stderr) == (runs[n][0], "")
-        assert same(torch.load(path, weights_only=True), runs[n][1])
-
-    two_at_a_time(job, [(6, "1"), (6, "2"), (6, "4"), (1, "4")])
-
-
-@on_all
-def test_a_command_line_computes_in_one_thread(n, command_line):
-    """Whatever torch was set to before."""
+def test_python_is_the_command_line(scripts, tmp_path):
+    """A command line gives the run of train() with the same flags, to the bit, on a batch
+    so large that torch would share it out among as many threads as it is told to use."""
+    flags = {"lr": 0.01, "vf_lr": 0.03, "gamma": 0.9, "clip_ratio": 0.1, "seed": 7}
+    flags |= {"train_pi_iters": 3, "train_v_iters": 5, "max_ep_len": 190, "epochs": 1}
+    flags["num_envs"] = 16
+    words = [f"--{name}={x}" for name, x in flags.items()]
+    words += ["--save", tmp_path / "policy.pt", "--hidden_sizes", 48, 32]
+    result = run(6, "--env", "Pendulum-v1", *words)
     torch.set_num_threads(2)
-    command_line(n, "--epochs", 1, "--num_envs", 1, "--max_ep_len", 1)
-    assert torch.get_num_threads() == 1
+    printed, weights = train(scripts[6], "Pendulum-v1", hidden_sizes=(48, 32), **flags)
+    assert (result.returncode, result.stdout) == (0, printed)
+    assert same(read(tmp_path / "policy.pt"), weights)
+
+
+def test_a_linear_policy(scripts, command_line, tmp_path):
+    """An empty --hidden_sizes is hidden_sizes=(): one layer."""
+    weights = train(scripts[6], "CartPole-v1", hidden_sizes=(), epochs=1)[1]
+    assert [x.ndim for x in weights.values()] == [2, 1]
+    command_line(6, "--hidden_sizes", "--epochs", 1, "--save", tmp_path / "policy.pt")
+    assert same(read(tmp_path / "policy.pt"), weights)
