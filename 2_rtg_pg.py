@@ -65,8 +65,8 @@ def make_envs(env_name, num_envs, **options):
         except (NotImplementedError, ValueError):
             raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # on its way in, act is clipped to [-1, 1], then rescaled to the bounds, if they are
-    # finite (the last wrapper comes first); log_prob stays that of act as drawn
+    # on its way in, act is clipped to [-1, 1] and rescaled to the bounds, where they are
+    # finite (ClipAction, outermost, acts first); log_prob stays that of act as drawn
     if box and act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
     if box:
@@ -94,8 +94,8 @@ def rollout(envs, policy, max_ep_len, device):
         next_obs = np.array(next_obs, np.float32)
         # an environment that is done plays new episodes, masked, until all are done
         rew = np.where(mask, rew, 0).astype(np.float32)
-        timeout = len(steps) + 1 == max_ep_len
-        done = np.logical_or(terminated, truncated) | timeout
+        timeout = len(steps) + 1 == max_ep_len  # truncated is the environment's own
+        done = np.logical_or(terminated, truncated) | timeout  # flags may be ints
         steps.append((obs, act, rew, mask))
         obs, mask = next_obs, mask & ~done
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
@@ -132,7 +132,7 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # the unseeded resets in rollout go on from here
+    envs.reset(seed=seed)  # seeds the generators that rollout's resets draw from
     if render:
         # one more, to watch; sync, as Gymnasium's vectorised CartPole has no window
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
@@ -164,7 +164,7 @@ def train(
         loss.backward()
         pi_optimizer.step()
 
-        # report
+        # report; return shows progress, loss need not fall
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
@@ -177,7 +177,7 @@ def train(
 
 
 def count(text):
-    """Read a flag that counts, from 1 on; argparse makes the error a sentence."""
+    """Parse an integer from 1 on; argparse reports the ValueError as a usage error."""
     if int(text) < 1:
         raise ValueError
     return int(text)
@@ -198,5 +198,5 @@ if __name__ == "__main__":
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
     parser.add_argument("--save", help="file for the policy's state_dict, kept current")
-    parser.set_defaults(**train.__kwdefaults__)  # those of its signature
+    parser.set_defaults(**train.__kwdefaults__)  # the defaults in train's signature
     train(**vars(parser.parse_args()))

@@ -1,9 +1,9 @@
 """Baseline: an action answers only for what it gained over V(s), the expected return.
 
     loss = -mean of log pi(a_t|s_t) A_t
-    A_t = R_t - V(s_t),   R_t = r_t + gamma R_{t+1}
+    A_t = R_t - V(s_t), the advantage,   R_t = r_t + gamma R_{t+1}
 
-New since 2_rtg_pg.py: V, gamma, and V(s_T) for the rest that a time limit cut off.
+New since 2_rtg_pg.py: V, gamma, and V for the rest that a time limit cut off.
 Run: python 3_baseline_pg.py --env CartPole-v1
 """
 
@@ -76,8 +76,8 @@ def make_envs(env_name, num_envs, **options):
         except (NotImplementedError, ValueError):
             raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # on its way in, act is clipped to [-1, 1], then rescaled to the bounds, if they are
-    # finite (the last wrapper comes first); log_prob stays that of act as drawn
+    # on its way in, act is clipped to [-1, 1] and rescaled to the bounds, where they are
+    # finite (ClipAction, outermost, acts first); log_prob stays that of act as drawn
     if box and act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
     if box:
@@ -91,8 +91,8 @@ def rollout(envs, policy, max_ep_len, device):
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
     mask (true up to the end of the episode), next_obs, cut (true where a time limit
-    ended it). Needs next-step autoreset, Gymnasium's default: with it the last next_obs
-    of an episode is not yet the next one's.
+    ended it). Needs next-step autoreset, Gymnasium's default: then next_obs is the
+    episode's own even at its end.
     """
     obs, _ = envs.reset()
     obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
@@ -107,8 +107,8 @@ def rollout(envs, policy, max_ep_len, device):
         next_obs = np.array(next_obs, np.float32)
         # an environment that is done plays new episodes, masked, until all are done
         rew = np.where(mask, rew, 0).astype(np.float32)
-        timeout = len(steps) + 1 == max_ep_len
-        done = np.logical_or(terminated, truncated) | timeout
+        timeout = len(steps) + 1 == max_ep_len  # truncated is the environment's own
+        done = np.logical_or(terminated, truncated) | timeout  # flags may be ints
         cut = mask & done & np.logical_not(terminated)
         steps.append((obs, act, rew, mask, next_obs, cut))
         obs, mask = next_obs, mask & ~done
@@ -149,7 +149,7 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # the unseeded resets in rollout go on from here
+    envs.reset(seed=seed)  # seeds the generators that rollout's resets draw from
     if render:
         # one more, to watch; sync, as Gymnasium's vectorised CartPole has no window
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
@@ -173,7 +173,7 @@ def train(
         if render:
             rollout(window, policy, max_ep_len, device)
 
-        # bootstrap: gamma V(s_T) stands for the rewards that a time limit cut off;
+        # bootstrap: gamma V(last obs) stands for the rewards that a time limit cut off;
         # ep_ret, taken above, stays the sum of those that were paid
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
@@ -194,7 +194,7 @@ def train(
             v_loss.backward()
             v_optimizer.step()
 
-        # report
+        # report; return shows progress, loss need not fall
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
@@ -207,7 +207,7 @@ def train(
 
 
 def count(text):
-    """Read a flag that counts, from 1 on; argparse makes the error a sentence."""
+    """Parse an integer from 1 on; argparse reports the ValueError as a usage error."""
     if int(text) < 1:
         raise ValueError
     return int(text)
@@ -231,5 +231,5 @@ if __name__ == "__main__":
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
     parser.add_argument("--save", help="file for the policy's state_dict, kept current")
-    parser.set_defaults(**train.__kwdefaults__)  # those of its signature
+    parser.set_defaults(**train.__kwdefaults__)  # the defaults in train's signature
     train(**vars(parser.parse_args()))

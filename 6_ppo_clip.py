@@ -2,7 +2,7 @@
 
     loss = -mean of min(ratio_t A_t, clip(ratio_t, 1 - eps, 1 + eps) A_t)
     ratio_t = pi(a_t|s_t) / pi_old(a_t|s_t),   eps = clip_ratio
-    A_t = R_t - V(s_t),   R_t = r_t + gamma R_{t+1}
+    A_t = R_t - V(s_t), the advantage,   R_t = r_t + gamma R_{t+1}
 
 New since 4_ppo_no_clip.py (5 is 4 in other words): clip and min.
 Run: python 6_ppo_clip.py --env CartPole-v1
@@ -77,8 +77,8 @@ def make_envs(env_name, num_envs, **options):
         except (NotImplementedError, ValueError):
             raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # on its way in, act is clipped to [-1, 1], then rescaled to the bounds, if they are
-    # finite (the last wrapper comes first); log_prob stays that of act as drawn
+    # on its way in, act is clipped to [-1, 1] and rescaled to the bounds, where they are
+    # finite (ClipAction, outermost, acts first); log_prob stays that of act as drawn
     if box and act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
     if box:
@@ -92,8 +92,8 @@ def rollout(envs, policy, max_ep_len, device):
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
     mask (true up to the end of the episode), next_obs, cut (true where a time limit
-    ended it). Needs next-step autoreset, Gymnasium's default: with it the last next_obs
-    of an episode is not yet the next one's.
+    ended it). Needs next-step autoreset, Gymnasium's default: then next_obs is the
+    episode's own even at its end.
     """
     obs, _ = envs.reset()
     obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
@@ -108,8 +108,8 @@ def rollout(envs, policy, max_ep_len, device):
         next_obs = np.array(next_obs, np.float32)
         # an environment that is done plays new episodes, masked, until all are done
         rew = np.where(mask, rew, 0).astype(np.float32)
-        timeout = len(steps) + 1 == max_ep_len
-        done = np.logical_or(terminated, truncated) | timeout
+        timeout = len(steps) + 1 == max_ep_len  # truncated is the environment's own
+        done = np.logical_or(terminated, truncated) | timeout  # flags may be ints
         cut = mask & done & np.logical_not(terminated)
         steps.append((obs, act, rew, mask, next_obs, cut))
         obs, mask = next_obs, mask & ~done
@@ -128,6 +128,8 @@ def policy_loss(logp, logp_old, adv, clip_ratio):
     """Minus PPO's L^CLIP (Schulman 2017, eq. 7): inputs (batch,), returns a scalar."""
     ratio = torch.exp(logp - logp_old)
     clipped = torch.clamp(ratio, 1 - clip_ratio, 1 + clip_ratio)
+    # where min takes the clipped term, a constant, the gradient is 0; a ratio that went
+    # the wrong way keeps its gradient, and comes back
     return -torch.min(ratio * adv, clipped * adv).mean()
 
 
@@ -154,7 +156,7 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # the unseeded resets in rollout go on from here
+    envs.reset(seed=seed)  # seeds the generators that rollout's resets draw from
     if render:
         # one more, to watch; sync, as Gymnasium's vectorised CartPole has no window
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
@@ -178,14 +180,14 @@ def train(
         if render:
             rollout(window, policy, max_ep_len, device)
 
-        # bootstrap: gamma V(s_T) stands for the rewards that a time limit cut off;
+        # bootstrap: gamma V(last obs) stands for the rewards that a time limit cut off;
         # ep_ret, taken above, stays the sum of those that were paid
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]
         adv = ret - value(obs).detach()
 
-        # take policy gradient steps; logp_old stays that of the policy that played
+        # take policy gradient steps; logp_old, of the policy that played, is constant
         logp_old = policy(obs).log_prob(act).detach()
         for _ in range(train_pi_iters):
             logp = policy(obs).log_prob(act)
@@ -201,7 +203,7 @@ def train(
             v_loss.backward()
             v_optimizer.step()
 
-        # report; the mean of ratio - 1 - log(ratio) estimates kl(pi_old, pi), is >= 0
+        # report; kl(pi_old, pi), how far pi moved: mean of ratio - 1 - log(ratio), >= 0
         log_ratio = policy(obs).log_prob(act) - logp_old
         kl = (torch.expm1(log_ratio) - log_ratio).mean()
         print(
@@ -216,7 +218,7 @@ def train(
 
 
 def count(text):
-    """Read a flag that counts, from 1 on; argparse makes the error a sentence."""
+    """Parse an integer from 1 on; argparse reports the ValueError as a usage error."""
     if int(text) < 1:
         raise ValueError
     return int(text)
@@ -242,5 +244,5 @@ if __name__ == "__main__":
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
     parser.add_argument("--save", help="file for the policy's state_dict, kept current")
-    parser.set_defaults(**train.__kwdefaults__)  # those of its signature
+    parser.set_defaults(**train.__kwdefaults__)  # the defaults in train's signature
     train(**vars(parser.parse_args()))

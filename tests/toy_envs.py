@@ -89,7 +89,8 @@ class Sampled(gym.Env):
     """Episodes of 3 steps with samples of a space as observations, kept in ``log``.
 
     An action from outside the space is an error. ``pay`` is the reward, and the observation
-    after ``blank`` steps is NaN. ``watched`` has the length of each episode in a window.
+    after ``blank`` steps is NaN. ``watched`` has the number of each step in a window, where
+    an observation that begins above 0 ends the episode, too.
     """
 
     metadata: ClassVar = {"render_modes": ["human"], "render_fps": 1000}
@@ -110,16 +111,16 @@ class Sampled(gym.Env):
             self.observation_space = deepcopy(self.observation_space)
             self.observation_space.seed(seed)
         self.t = 0
-        if self.render_mode:
-            self.watched.append(0)
         return self.observe(), {}
 
     def step(self, action):
         assert self.action_space.contains(action), f"{action!r} reached the environment"
         self.t += 1
+        obs, over = self.observe(), self.t == 3
         if self.render_mode:
-            self.watched[-1] += 1
-        return self.observe(), self.pay, self.t == 3, False, {}
+            self.watched.append(self.t)
+            over |= obs[0] > 0
+        return obs, self.pay, over, False, {}
 
 
 class Compass(gym.Env):
