@@ -77,7 +77,7 @@ def make_envs(env_name, num_envs, **options):
         except (NotImplementedError, ValueError):
             raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # on its way in, act is clipped to [-1, 1] and rescaled to the bounds, where they are
+    # on its way in, act is clipped to [-1, 1] and rescaled to the bounds, if these are
     # finite (ClipAction, outermost, acts first); log_prob stays that of act as drawn
     if box and act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
