@@ -3,6 +3,7 @@
     loss = -mean of detach(ratio_t) log pi(a_t|s_t) A_t
     ratio_t = pi(a_t|s_t) / pi_old(a_t|s_t)
     A_t = R_t - V(s_t), the advantage,   R_t = r_t + gamma R_{t+1}
+    R_T = V(s_T) where a time limit cut the episode, else 0
 
 New since 4_ppo_no_clip.py: log pi, and the detach.
 Run: python 5_ppo_no_clip_log_loss.py --env CartPole-v1
@@ -62,55 +63,56 @@ class Value(nn.Module):
 def make_envs(env_name, num_envs, **options):
     """Make num_envs environments that step together; options go to gym.make_vec.
 
-    Raises ValueError with the space of observations or actions that is not served.
+    Raises ValueError with a space that Policy cannot act in, or that has no flat form.
     """
     envs = gym.make_vec(env_name, num_envs, **options)
     obs_space, act_space = envs.single_observation_space, envs.single_action_space
-    # Policy serves actions from 0 to n - 1 and vectors of floats
+    # what Policy can draw: 0 to n - 1, or a vector of floats
     discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
     box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
     if not (discrete or (box and act_space.dtype.kind == "f")):
         raise ValueError(f"{env_name}: actions in {act_space} need another Policy")
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         try:
-            gym.spaces.flatdim(obs_space)  # for the error it raises
+            gym.spaces.flatdim(obs_space)  # raises if Gymnasium cannot
         except (NotImplementedError, ValueError):
             raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
         envs = gym.wrappers.vector.FlattenObservation(envs)
-    # on its way in, act is clipped to [-1, 1] and rescaled to the bounds, if these are
-    # finite (ClipAction, outermost, acts first); log_prob stays that of act as drawn
-    if box and act_space.is_bounded():
+    if discrete:
+        return envs
+    # an action is clipped to [-1, 1], then rescaled to the bounds; if one of them is
+    # infinite, clipped to the bounds alone. log_prob stays that of act as drawn
+    if act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
-    if box:
-        envs = gym.wrappers.vector.ClipAction(envs)
-    return envs
+    return gym.wrappers.vector.ClipAction(envs)
 
 
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
-    """Play one whole episode in each of N environments, as make_envs makes them.
+    """Play one whole episode in each of N environments.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
-    mask (true up to the end of the episode), next_obs, cut (true where a time limit
-    ended it). Needs next-step autoreset, Gymnasium's default: then next_obs is the
-    episode's own even at its end.
+    mask (true for the steps of the episode, its last included), next_obs, cut (true at
+    the step where a time limit ended it). Needs next-step autoreset, Gymnasium's
+    default: the last next_obs is then the episode's own, not the first of the next.
     """
     obs, _ = envs.reset()
     obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
     mask = np.ones(envs.num_envs, bool)
     steps = []
     while mask.any():
-        # the observation that ends an episode may be NaN; the action on it is masked
+        # a NaN would stop torch; it may end an episode, and train checks what counts
         dist = policy(torch.as_tensor(obs, device=device).nan_to_num())
         act = dist.sample().cpu().numpy()
-        # a copy: some environments change the array that they are given
+        # a copy: some environments write into the actions
         next_obs, rew, terminated, truncated, _ = envs.step(act.copy())
         next_obs = np.array(next_obs, np.float32)
-        # an environment that is done plays new episodes, masked, until all are done
+        # an environment that is done plays new episodes until all are; their rew is 0
         rew = np.where(mask, rew, 0).astype(np.float32)
-        timeout = len(steps) + 1 == max_ep_len  # truncated is the environment's own
-        done = np.logical_or(terminated, truncated) | timeout  # flags may be ints
-        cut = mask & done & np.logical_not(terminated)
+        terminated, truncated = np.array([terminated, truncated], bool)  # may be ints
+        timeout = len(steps) + 1 == max_ep_len  # this is step len(steps) + 1
+        done = terminated | truncated | timeout
+        cut = mask & done & ~terminated
         steps.append((obs, act, rew, mask, next_obs, cut))
         obs, mask = next_obs, mask & ~done
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
@@ -169,7 +171,7 @@ def train(
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
-        env_steps += mask.numel()  # masked steps count, too: they were played
+        env_steps += mask.numel()  # steps under the mask count, too
         assert ep_ret.isfinite(), f"{env_name}: a reward is not a finite number"
         assert obs[mask].isfinite().all(), f"{env_name}: an observation is not finite"
         assert next_obs[cut].isfinite().all(), f"{env_name}: a last obs is not finite"
@@ -200,6 +202,7 @@ def train(
             v_optimizer.step()
 
         # report; kl(pi_old, pi), how far pi moved: mean of ratio - 1 - log(ratio), >= 0
+        assert loss.isfinite(), f"epoch {epoch} diverged: lower the learning rates"
         log_ratio = policy(obs).log_prob(act) - logp_old
         kl = (torch.expm1(log_ratio) - log_ratio).mean()
         print(
