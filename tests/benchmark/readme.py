@@ -23,7 +23,7 @@ PART = re.compile(r"(<!--(\w+)(.*?)-->\n).*?(<!--end-->)", re.DOTALL)
 IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
-    3: "subtract V(s), the return expected from s",
+    3: "subtract V(s), the reward-to-go expected from s",
     4: "reuse the batch, reweighted by ratio = pi / pi_old",
     5: "the same gradient with the log written back",
     6: "stop pushing a ratio outwards beyond 1 ± eps",
@@ -163,8 +163,8 @@ def learned():
     return (
         f"\nWith its defaults script 6 takes {seconds:.0f} seconds on one core, imports "
         f"included. Of the steps that its {num_envs} environments play it learns from "
-        f"{first:.0f} % in the first epoch and from {every:.0f} % in all: an environment that "
-        "is done waits for the longest episode, the longer the more there are.\n"
+        f"{first:.0f} % in the first epoch and from {every:.0f} % in all: each plays on until "
+        "the longest episode ends, so with more environments less.\n"
     )
 
 
