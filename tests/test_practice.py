@@ -17,7 +17,6 @@ EXTRAS = {"LunarLander-v3": "Box2D", "InvertedPendulum-v5": "mujoco"}
 SERVED = [Discrete(1), Box(0, 1, (3,), np.float64), Box(-2, 2, (1,), np.float16)]
 ENVIRONMENTS = ["FrozenLake-v1", "Blackjack-v1", "CliffWalking-v1", *EXTRAS]
 ENVIRONMENTS += [toy(Sampled, action_space=space) for space in SERVED]
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 class Odd(spaces.Space):
@@ -116,7 +115,7 @@ def test_render_opens_a_window(scripts, n, monkeypatch):
     assert pygame.display.get_surface()
 
 
-@needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_cuda(scripts, tmp_path, env):
     """--device cuda trains there; its file loads into a policy on the CPU; and there, too,

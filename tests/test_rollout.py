@@ -236,7 +236,7 @@ def test_networks(n, actions):
     action; V is (batch,), also for no observation."""
     run = watch(n, toy(Scripted, actions=actions), epochs=1, hidden_sizes=(5, 4))
     (batch,), policy = run.batches, run.policy
-    obs, act = batch["obs"][0], batch["act"][0]
+    obs, act = (batch[name][batch["mask"]] for name in ("obs", "act"))
     values = [(run.value.net, 1)] if n >= 3 else []
     for net, out in ((policy.net, 3 if actions == "Discrete" else 2), *values):
         assert [len(x) for x in net.parameters()] == [5, 5, 4, 4, out, out]
@@ -246,6 +246,7 @@ def test_networks(n, actions):
     if actions == "Discrete":
         logp = policy.net(obs).log_softmax(-1)[torch.arange(len(obs)), act]
     else:
+        assert 0.7 < (act - policy.net(obs)).std() < 1.3  # drawn, and not the mean
         assert policy.log_std.shape == (2,)  # one per axis
         policy.log_std.data = log_std = torch.tensor([-1.0, 0.5])
         z = (act - policy.net(obs)) / log_std.exp()
