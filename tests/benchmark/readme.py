@@ -182,8 +182,10 @@ def environments(width=None):
         ]
         tails = [spread(column(x, "tail")) for x in (ours, peer, *rest)]
         body.append([env, epochs, *tails, *steps])
-    counts = [len(found[env, program]) for program in programs]
-    head = [f"{x}, {k} seeds" for x, k in zip(("6", "SB3's PPO", "4", "3"), counts)]
+    head = []
+    for name, program in zip(("6", "SB3's PPO", "4", "3"), programs):
+        counts = sorted({len(found[env, program]) for env in measure.EPOCHS})
+        head.append(f"{name}, {' to '.join(map(str, counts))} seeds")
     head = ["environment", "epochs", *head, "thousand steps of 6", "of SB3"]
     width = int(width or len(head))
     return table(head[:width], [row[:width] for row in body])
