@@ -122,7 +122,7 @@ REFACTORINGS = [
     ("an f-string is split", [('return: {ep_ret:.3f} \\t "', 'return: "\n            f"{ep_ret:.3f} \\t "')]),
     ("a helper is inlined", [("rew = np.where(mask, rew, 0).astype(np.float32)", "rew = np.float32(rew)\n        rew[~mask] = 0")]),
     ("zero_grad after the step", [("pi_optimizer.zero_grad()\n", "pass\n"), ("pi_optimizer.step()", "pi_optimizer.step(); pi_optimizer.zero_grad()")]),
-    ("the loss by keywords", [("policy_loss(logp, adv)\n        pi", "policy_loss(logp=logp, adv=adv)\n        pi"), ("policy_loss(logp, logp_old, adv, clip_ratio)\n            pi", "policy_loss(\n                logp=logp, logp_old=logp_old, adv=adv, clip_ratio=clip_ratio\n            )\n            pi")]),
+    ("the loss by keywords", [("policy_loss(logp, adv)\n        pi", "policy_loss(logp=logp, adv=adv)\n        pi"), ("policy_loss(logp, logp_old, adv, clip_ratio)\n            pi", "policy_loss(logp=logp, logp_old=logp_old, adv=adv, clip_ratio=clip_ratio)\n            pi")]),
     ("clip for clamp", [("torch.clamp(ratio, 1 - clip_ratio, 1 + clip_ratio)", "ratio.clip(1 - clip_ratio, 1 + clip_ratio)")]),
     ("a while loop for the sum", [("for t in reversed(range(len(ret) - 1)):", "for t in range(len(ret) - 2, -1, -1):")]),
     ("squeeze by index", [("self.net(obs).squeeze(-1)", "self.net(obs)[:, 0]")]),
