@@ -80,11 +80,13 @@ def make_envs(env_name, num_envs, **options):
         envs = gym.wrappers.vector.FlattenObservation(envs)
     if discrete:
         return envs
-    # an action is clipped to [-1, 1], then rescaled to the bounds; if one of them is
-    # infinite, clipped to the bounds alone. log_prob stays that of act as drawn
+    # the wrapper put on last acts first: an action is rescaled from [-1, 1] to the
+    # bounds, if all are finite, then clipped to them; log_prob stays that of act as drawn
+    low, high = act_space.low, act_space.high
+    envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():
         envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
-    return gym.wrappers.vector.ClipAction(envs)
+    return envs
 
 
 @torch.no_grad()
@@ -101,7 +103,7 @@ def rollout(envs, policy, max_ep_len, device):
     mask = np.ones(envs.num_envs, bool)
     steps = []
     while mask.any():
-        # a NaN would stop torch; it may end an episode, and train checks what counts
+        # an episode's last obs may be NaN, which torch refuses; train checks the others
         dist = policy(torch.as_tensor(obs, device=device).nan_to_num())
         act = dist.sample().cpu().numpy()
         # a copy: some environments write into the actions
@@ -110,7 +112,7 @@ def rollout(envs, policy, max_ep_len, device):
         # an environment that is done plays new episodes until all are; their rew is 0
         rew = np.where(mask, rew, 0).astype(np.float32)
         terminated, truncated = np.array([terminated, truncated], bool)  # may be ints
-        timeout = len(steps) + 1 == max_ep_len  # this is step len(steps) + 1
+        timeout = len(steps) + 1 == max_ep_len  # + 1: this step is not in steps yet
         done = terminated | truncated | timeout
         cut = mask & done & ~terminated
         steps.append((obs, act, rew, mask, next_obs, cut))
@@ -171,7 +173,7 @@ def train(
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
-        env_steps += mask.numel()  # steps under the mask count, too
+        env_steps += mask.numel()  # those that mask leaves out count, too
         assert ep_ret.isfinite(), f"{env_name}: a reward is not a finite number"
         assert obs[mask].isfinite().all(), f"{env_name}: an observation is not finite"
         assert next_obs[cut].isfinite().all(), f"{env_name}: a last obs is not finite"

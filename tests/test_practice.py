@@ -15,6 +15,8 @@ from tests.toy_envs import Sampled, toy
 SMALL = {"epochs": 2, "num_envs": 2, "max_ep_len": 8}
 EXTRAS = {"LunarLander-v3": "Box2D", "InvertedPendulum-v5": "mujoco"}
 SERVED = [Discrete(1), Box(0, 1, (3,), np.float64), Box(-2, 2, (1,), np.float16)]
+# bounds that rescaling alone oversteps by a rounding
+SERVED += [Box(np.float32([0.1, -1.2]), np.float32([0.3, 0.6])), Box(15, 22.5, (1,))]
 ENVIRONMENTS = ["FrozenLake-v1", "Blackjack-v1", "CliffWalking-v1", *EXTRAS]
 ENVIRONMENTS += [toy(Sampled, action_space=space) for space in SERVED]
 

@@ -87,8 +87,8 @@ def test_rollout_is_one_whole_episode_each(n, kind, options):
 @on_kinds
 @on_ends
 def test_environments_get_the_actions_of_the_batch(n, kind, options, actions):
-    """Each action reaches its environment at its step, a Box action clipped to [-1, 1] and
-    taken to its bounds on the way, if these are finite, or clipped to those that are."""
+    """Each action reaches its environment at its step, a Box action taken from
+    [-1, 1] to its bounds on the way, if these are finite, and clipped to those that are."""
     envs, (batch,) = play(n, toy(kind, actions=actions, **options))
     space = envs.unwrapped.single_action_space
     for i, single in enumerate(envs.unwrapped.envs):

@@ -87,7 +87,7 @@ MUTATIONS = [
     (6, "clip below only", "1 + clip_ratio)", "1e9)", "losses"),
     (6, "max for min", "torch.min(", "torch.max(", "losses"),
     (6, "min dropped", "torch.min(ratio * adv, clipped * adv)", "(clipped * adv)", "losses"),
-    (6, "actions not clipped", "return gym.wrappers.vector.ClipAction(envs)", "return envs", "rollout practice"),
+    (6, "actions not clipped", "TransformAction(envs, lambda act: act.clip(low, high))", "TransformAction(envs, lambda act: act)", "rollout practice"),
     (6, "actions not rescaled", "envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)", "pass", "rollout"),
     (6, "infinite bounds rescaled", "act_space.is_bounded()", "True", "rollout"),
     (6, "not flattened", "envs = gym.wrappers.vector.FlattenObservation(envs)", "pass", "rollout practice"),

@@ -143,7 +143,7 @@ def cartpole():
         ]
         body.append([f"`{name}`", *cells])
     head = ["program", "solved", "thousand steps until solved (slowest)"]
-    head += ["time, in floors (most)", "times faster than SB3 (least)"]
+    head += ["time, in floors (most)", "times faster than sb3_ppo.py (least)"]
     head += ["last 10 epochs (worst)"]
     return table(head, sorted(body))
 
@@ -163,8 +163,8 @@ def learned():
     return (
         f"\nWith its defaults script 6 takes {seconds:.0f} seconds on one core, imports "
         f"included. Of the steps that its {num_envs} environments play it learns from "
-        f"{first:.0f} % in the first epoch and from {every:.0f} % in all: each plays on until "
-        "the longest episode ends, so with more environments less.\n"
+        f"{first:.0f} % in the first epoch and {every:.0f} % in all (medians): each plays on "
+        "until the longest episode ends, so with more environments less.\n"
     )
 
 
@@ -183,9 +183,11 @@ def environments(width=None):
         tails = [spread(column(x, "tail")) for x in (ours, peer, *rest)]
         body.append([env, epochs, *tails, *steps])
     head = []
-    for name, program in zip(("6", "SB3's PPO", "4", "3"), programs):
-        counts = sorted({len(found[env, program]) for env in measure.EPOCHS})
-        head.append(f"{name}, {' to '.join(map(str, counts))} seeds")
+    names = "script 6", "Stable-Baselines3's PPO", "script 4", "script 3"
+    for name, program in zip(names, programs):
+        counts = {len(found[env, program]) for env in measure.EPOCHS}
+        seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+        head.append(f"{name} ({seeds} seeds)")
     head = ["environment", "epochs", *head, "thousand steps of 6", "of SB3"]
     width = int(width or len(head))
     return table(head[:width], [row[:width] for row in body])
