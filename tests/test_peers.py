@@ -7,7 +7,7 @@ import pytest
 from tests.common import same_bits
 from tests.peers import compare
 
-COUNT = 5  # batches; compare.py itself takes 300
+COUNT = 5  # batches; compare.py itself takes more
 # slips in each script's loss, for (logp, [logp_old,] adv[, eps])
 SLIPS = {
     3: [

@@ -236,7 +236,7 @@ def losses():
     body = {n: {"yes": {}, "last bits": {}} for n in "3456"}
     for row in (dict(zip(head, cells)) for cells in rows):
         cells = body["3" if row["script"] == "2" else row["script"]]
-        if row["dtype"] == "float32" and row["equal_to_the_bit"] in cells:
+        if row["equal_to_the_bit"] in cells:
             cells[row["equal_to_the_bit"]][row["library"]] = None
     lines = [
         ["1, 2, 3" if n == "3" else n, *(", ".join(x) for x in cells.values())]
@@ -248,10 +248,10 @@ def losses():
 def peers():
     """Every comparison with a library's loss, from peers.csv."""
     head, *rows = csv_rows(ROOT / "tests" / "peers" / "peers.csv")
-    keys = "script", "library", "version", "called", "dtype", "equal_to_the_bit"
+    keys = "script", "library", "version", "called", "equal_to_the_bit"
     keys += "largest_difference", "cause"
     body = [[row[head.index(key)] for key in keys] for row in rows]
-    names = ["script", "library", "version", "code", "dtype", "equal to the bit"]
+    names = ["script", "library", "version", "code", "equal to the bit"]
     return table([*names, "largest difference", "cause"], sorted(body))
 
 

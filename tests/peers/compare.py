@@ -27,8 +27,9 @@ from tests.common import load_all, same_bits
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = load_all()
-COLUMNS = ["library", "version", "called", "script", "dtype", "batches"]
+COLUMNS = ["library", "version", "called", "script"]
 COLUMNS += ["equal_to_the_bit", "largest_difference", "cause"]
+COUNT = 300  # batches, float32
 
 
 class Computed(Exception):
@@ -386,9 +387,9 @@ def main():
         sys.exit(f"not installed: {missing}; see tests/peers/requirements.txt")
     rows = [COLUMNS]
     for peer in PEERS:
-        found, largest = verdict(peer, 300)
+        found, largest = verdict(peer, COUNT)
         row = [peer.library, version(peer.library), peer.called, peer.script]
-        rows.append([*row, "float32", 300, found, f"{largest:.1e}", peer.cause])
+        rows.append([*row, found, f"{largest:.1e}", peer.cause])
         surprise = "" if found == peer.verdict else f"EXPECTED {peer.verdict}"
         print(*rows[-1], surprise, sep=" | ", flush=True)
     with open(HERE / "peers.csv", "w", newline="") as file:
