@@ -81,7 +81,7 @@ def make_envs(env_name, num_envs, **options):
     if discrete:
         return envs
     # the wrapper put on last acts first: an action is rescaled from [-1, 1] to the
-    # bounds, if all are finite, then clipped to them; log_prob stays that of act as drawn
+    # bounds, if all finite, then clipped to them; log_prob stays that of act as drawn
     low, high = act_space.low, act_space.high
     envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():
@@ -121,7 +121,7 @@ def rollout(envs, policy, max_ep_len, device):
 
 
 def reward_to_go(rew, gamma):
-    """Return R_t = rew_t + gamma R_{t+1}; rew (T, N) is zero after an episode's end."""
+    """Return R_t = rew_t + gamma R_{t+1}; float rew (T, N) is zero after an episode."""
     ret = rew.clone()
     for t in reversed(range(len(ret) - 1)):
         ret[t] += gamma * ret[t + 1]
