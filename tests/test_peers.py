@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from torch.distributions import Distribution
 
 from tests.common import same_bits
 from tests.peers import compare
@@ -24,6 +25,13 @@ SLIPS = {
     ],
 }
 SLIPS[2] = SLIPS[3]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def validation():
+    """Some libraries, once imported, have switched off torch's validation for everybody."""
+    yield
+    Distribution.set_default_validate_args(True)
 
 
 @pytest.mark.filterwarnings("ignore")
