@@ -68,7 +68,7 @@ def make_envs(env_name, num_envs, **options):
     if discrete:
         return envs
     # the wrapper put on last acts first: an action is rescaled from [-1, 1] to the
-    # bounds, if all finite, then clipped to them; log_prob stays that of act as drawn
+    # bounds if these are finite, then clipped to them; log_prob is that of act as drawn
     low, high = act_space.low, act_space.high
     envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():

@@ -81,7 +81,7 @@ def make_envs(env_name, num_envs, **options):
     if discrete:
         return envs
     # the wrapper put on last acts first: an action is rescaled from [-1, 1] to the
-    # bounds, if all finite, then clipped to them; log_prob stays that of act as drawn
+    # bounds if these are finite, then clipped to them; log_prob is that of act as drawn
     low, high = act_space.low, act_space.high
     envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():
@@ -129,7 +129,7 @@ def reward_to_go(rew, gamma):
 
 
 def policy_loss(logp, logp_old, adv):
-    """Has the gradient of 4's loss, -L^CPI: inputs (batch,), returns a scalar."""
+    """Has grad of -L^CPI (Schulman 2017, eq. 6): inputs (batch,), returns a scalar."""
     ratio = torch.exp(logp - logp_old)
     return -(ratio.detach() * logp * adv).mean()
 
