@@ -118,7 +118,7 @@ def sb3_update(policy_loss):
     off = {"ent_coef": 0.0, "vf_coef": 0.0, "normalize_advantage": False}
     off |= {"max_grad_norm": math.inf, "learning_rate": 0.0, "n_epochs": 1}
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=256, batch_size=256, seed=0, **off)
-    model.set_logger(mock.MagicMock())  # else it makes a folder in /tmp
+    model.set_logger(mock.MagicMock())  # else it makes a folder of logs
     model.learn(256)
     for p in model.policy.parameters():
         p.data += 0.3 * torch.randn_like(p)
