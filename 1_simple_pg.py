@@ -8,13 +8,17 @@ Run: python 1_simple_pg.py --env CartPole-v1
 """
 
 import argparse
-import os
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal
+
+
+def policy_loss(logp, weights):
+    """Minus weighted logp (Spinning Up, part 3): inputs (batch,), returns a scalar."""
+    return -(logp * weights).mean()
 
 
 def mlp(in_dim, hidden_sizes, out_dim):
@@ -29,13 +33,14 @@ def mlp(in_dim, hidden_sizes, out_dim):
 class Policy(nn.Module):
     """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob(act) is (batch,).
 
-    A softmax over Discrete actions; for a Box, a Gaussian with a learned std per axis.
+    Discrete: a softmax, act (batch,). Box: a Gaussian with a learned std per axis, act
+    (batch, act_dim).
     """
 
     def __init__(self, obs_dim, act_space, hidden_sizes):
         super().__init__()
         self.discrete = isinstance(act_space, gym.spaces.Discrete)
-        act_dim = act_space.n if self.discrete else act_space.shape[0]
+        act_dim = int(act_space.n) if self.discrete else act_space.shape[0]
         self.net = mlp(obs_dim, hidden_sizes, act_dim)
         if not self.discrete:
             self.log_std = nn.Parameter(torch.zeros(act_dim))
@@ -47,35 +52,6 @@ class Policy(nn.Module):
         return Independent(normal, 1)  # log_prob sums over the axes of an action
 
 
-def make_envs(env_name, num_envs, **options):
-    """Make num_envs environments that step together; options go to gym.make_vec.
-
-    Raises ValueError with a space that Policy cannot act in, or that has no flat form.
-    """
-    envs = gym.make_vec(env_name, num_envs, **options)
-    obs_space, act_space = envs.single_observation_space, envs.single_action_space
-    # what Policy can draw: 0 to n - 1, or a vector of floats
-    discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
-    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
-    if not (discrete or (box and act_space.dtype.kind == "f")):
-        raise ValueError(f"{env_name}: actions in {act_space} need another Policy")
-    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
-        try:
-            gym.spaces.flatdim(obs_space)  # raises if Gymnasium cannot
-        except (NotImplementedError, ValueError):
-            raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
-        envs = gym.wrappers.vector.FlattenObservation(envs)
-    if discrete:
-        return envs
-    # the wrapper put on last acts first: an action is rescaled from [-1, 1] to the
-    # bounds if these are finite, then clipped to them; log_prob is that of act as drawn
-    low, high = act_space.low, act_space.high
-    envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
-    if act_space.is_bounded():
-        envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
-    return envs
-
-
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments.
@@ -84,29 +60,18 @@ def rollout(envs, policy, max_ep_len, device):
     mask (true for the steps of the episode, its last included).
     """
     obs, _ = envs.reset()
-    obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
     mask = np.ones(envs.num_envs, bool)
     steps = []
-    while mask.any():
-        # an episode's last obs may be NaN, which torch refuses; train checks the others
-        dist = policy(torch.as_tensor(obs, device=device).nan_to_num())
-        act = dist.sample().cpu().numpy()
-        # a copy: some environments write into the actions
-        next_obs, rew, terminated, truncated, _ = envs.step(act.copy())
-        next_obs = np.array(next_obs, np.float32)
-        # an environment that is done plays new episodes until all are; their rew is 0
+    while mask.any() and len(steps) < max_ep_len:
+        obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
+        act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
+        next_obs, rew, terminated, truncated, _ = envs.step(act)
+        # an environment that is done plays on until all are, for no reward
         rew = np.where(mask, rew, 0).astype(np.float32)
-        terminated, truncated = np.array([terminated, truncated], bool)  # may be ints
-        timeout = len(steps) + 1 == max_ep_len  # + 1: this step is not in steps yet
-        done = terminated | truncated | timeout
+        done = np.logical_or(terminated, truncated)
         steps.append((obs, act, rew, mask))
         obs, mask = next_obs, mask & ~done
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
-
-
-def policy_loss(logp, weights):
-    """Minus weighted logp (Spinning Up, part 3): inputs (batch,), returns a scalar."""
-    return -(logp * weights).mean()
 
 
 def train(
@@ -122,19 +87,22 @@ def train(
     render=False,
     save=None,
 ):
-    """Train and return a Policy; the keywords are the flags that --help explains."""
+    """Train and return a Policy; the keywords are the flags that --help explains.
+
+    Seeds torch's global generator and leaves torch on one thread.
+    """
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # seeds the generators that rollout's resets draw from
+    envs.reset(seed=seed)  # once; rollout's resets go on from here, to new first states
+    obs_dim = gym.spaces.flatdim(envs.single_observation_space)
+    policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
+    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
     if render:
         # one more, to watch; sync, as Gymnasium's vectorised CartPole has no window
         window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
         window.reset(seed=seed)
-    obs_dim = envs.single_observation_space.shape[0]
-    policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
-    pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
 
     env_steps = 0
     for epoch in range(epochs):
@@ -143,10 +111,6 @@ def train(
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
         env_steps += mask.numel()  # those that mask leaves out count, too
-        assert ep_ret.isfinite(), f"{env_name}: a reward is not a finite number"
-        assert obs[mask].isfinite().all(), f"{env_name}: an observation is not finite"
-        if render:
-            rollout(window, policy, max_ep_len, device)
 
         # weigh each step by the return of its episode; a time limit counts as an end
         weights = rew.sum(0).expand_as(rew)
@@ -155,28 +119,43 @@ def train(
         # take one policy gradient step
         logp = policy(obs).log_prob(act)
         loss = policy_loss(logp, weights)
+        assert loss.isfinite(), f"epoch {epoch}: loss {loss}, return {ep_ret}"
         pi_optimizer.zero_grad()
         loss.backward()
         pi_optimizer.step()
 
         # report; return shows progress, loss need not fall
-        assert loss.isfinite(), f"epoch {epoch} diverged: lower the learning rates"
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
             flush=True,
         )
         if save:
-            torch.save(policy.state_dict(), f"{save}.tmp")
-            os.replace(f"{save}.tmp", save)  # a kill leaves the old file or the new one
+            torch.save(policy.state_dict(), save)
+        if render:
+            rollout(window, policy, max_ep_len, device)
+    envs.close()
+    if render:
+        window.close()
     return policy
 
 
-def count(text):
-    """Parse an integer from 1 on; argparse reports the ValueError as a usage error."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+def make_envs(env_name, num_envs, **options):
+    """Make num_envs environments that step together; options go to gym.make_vec."""
+    envs = gym.make_vec(env_name, num_envs, **options)
+    obs_space, act_space = envs.single_observation_space, envs.single_action_space
+    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
+        envs = gym.wrappers.vector.FlattenObservation(envs)
+    if isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0:
+        return envs
+    assert isinstance(act_space, gym.spaces.Box), f"{act_space} needs another Policy"
+    # an action passes the last wrapper first: it is taken from [-1, 1] to the bounds, if
+    # these are finite, then clipped to them; log_prob stays that of the action as drawn
+    low, high = act_space.low, act_space.high
+    envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
+    if act_space.is_bounded():
+        envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
+    return envs
 
 
 if __name__ == "__main__":
@@ -185,14 +164,14 @@ if __name__ == "__main__":
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--env_name", "--env", help="Gymnasium id")
-    parser.add_argument("--hidden_sizes", type=count, nargs="*", help="units per layer")
+    parser.add_argument("--hidden_sizes", type=int, nargs="*", help="units per layer")
     parser.add_argument("--lr", type=float, help="learning rate of the policy")
-    parser.add_argument("--epochs", type=count, help="rounds of play and update")
-    parser.add_argument("--num_envs", type=count, help="episodes per epoch")
-    parser.add_argument("--max_ep_len", type=count, help="cut off longer episodes")
+    parser.add_argument("--epochs", type=int, help="rounds of play and update")
+    parser.add_argument("--num_envs", type=int, help="episodes per epoch")
+    parser.add_argument("--max_ep_len", type=int, help="cut off longer episodes")
     parser.add_argument("--seed", type=int, help="seeds torch and the environments")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
     parser.add_argument("--save", help="file for the policy's state_dict, kept current")
-    parser.set_defaults(**train.__kwdefaults__)  # the defaults in train's signature
+    parser.set_defaults(**train.__kwdefaults__)  # the defaults of train's keywords
     train(**vars(parser.parse_args()))

@@ -3,20 +3,33 @@
     loss = -mean of detach(ratio_t) log pi(a_t|s_t) A_t
     ratio_t = pi(a_t|s_t) / pi_old(a_t|s_t)
     A_t = R_t - V(s_t), the advantage,   R_t = r_t + gamma R_{t+1}
-    R_T = V(s_T) where a time limit cut the episode, else 0
+    R_T = V(s_T) where a time limit cut the episode at s_T, else 0
 
 New since 4_ppo_no_clip.py: log pi, and the detach.
 Run: python 5_ppo_no_clip_log_loss.py --env CartPole-v1
 """
 
 import argparse
-import os
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal
+
+
+def policy_loss(logp, logp_old, adv):
+    """Has grad of -L^CPI (Schulman 2017, eq. 6): inputs (batch,), returns a scalar."""
+    ratio = torch.exp(logp - logp_old)
+    return -(ratio.detach() * logp * adv).mean()
+
+
+def reward_to_go(rew, gamma):
+    """Return R_t = rew_t + gamma R_{t+1}; float rew (T, N) is zero after an episode."""
+    ret = rew.clone()
+    for t in reversed(range(len(ret) - 1)):
+        ret[t] += gamma * ret[t + 1]
+    return ret
 
 
 def mlp(in_dim, hidden_sizes, out_dim):
@@ -31,13 +44,14 @@ def mlp(in_dim, hidden_sizes, out_dim):
 class Policy(nn.Module):
     """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob(act) is (batch,).
 
-    A softmax over Discrete actions; for a Box, a Gaussian with a learned std per axis.
+    Discrete: a softmax, act (batch,). Box: a Gaussian with a learned std per axis, act
+    (batch, act_dim).
     """
 
     def __init__(self, obs_dim, act_space, hidden_sizes):
         super().__init__()
         self.discrete = isinstance(act_space, gym.spaces.Discrete)
-        act_dim = act_space.n if self.discrete else act_space.shape[0]
+        act_dim = int(act_space.n) if self.discrete else act_space.shape[0]
         self.net = mlp(obs_dim, hidden_sizes, act_dim)
         if not self.discrete:
             self.log_std = nn.Parameter(torch.zeros(act_dim))
@@ -60,35 +74,6 @@ class Value(nn.Module):
         return self.net(obs).squeeze(-1)  # (batch, 1) - (batch,) would broadcast
 
 
-def make_envs(env_name, num_envs, **options):
-    """Make num_envs environments that step together; options go to gym.make_vec.
-
-    Raises ValueError with a space that Policy cannot act in, or that has no flat form.
-    """
-    envs = gym.make_vec(env_name, num_envs, **options)
-    obs_space, act_space = envs.single_observation_space, envs.single_action_space
-    # what Policy can draw: 0 to n - 1, or a vector of floats
-    discrete = isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0
-    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
-    if not (discrete or (box and act_space.dtype.kind == "f")):
-        raise ValueError(f"{env_name}: actions in {act_space} need another Policy")
-    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
-        try:
-            gym.spaces.flatdim(obs_space)  # raises if Gymnasium cannot
-        except (NotImplementedError, ValueError):
-            raise ValueError(f"{env_name}: {obs_space} cannot be flattened") from None
-        envs = gym.wrappers.vector.FlattenObservation(envs)
-    if discrete:
-        return envs
-    # the wrapper put on last acts first: an action is rescaled from [-1, 1] to the
-    # bounds if these are finite, then clipped to them; log_prob is that of act as drawn
-    low, high = act_space.low, act_space.high
-    envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
-    if act_space.is_bounded():
-        envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
-    return envs
-
-
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
     """Play one whole episode in each of N environments.
@@ -99,39 +84,20 @@ def rollout(envs, policy, max_ep_len, device):
     default: the last next_obs is then the episode's own, not the first of the next.
     """
     obs, _ = envs.reset()
-    obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
     mask = np.ones(envs.num_envs, bool)
     steps = []
-    while mask.any():
-        # an episode's last obs may be NaN, which torch refuses; train checks the others
-        dist = policy(torch.as_tensor(obs, device=device).nan_to_num())
-        act = dist.sample().cpu().numpy()
-        # a copy: some environments write into the actions
-        next_obs, rew, terminated, truncated, _ = envs.step(act.copy())
-        next_obs = np.array(next_obs, np.float32)
-        # an environment that is done plays new episodes until all are; their rew is 0
+    while mask.any() and len(steps) < max_ep_len:
+        obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
+        act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
+        next_obs, rew, terminated, truncated, _ = envs.step(act)
+        # an environment that is done plays on until all are, for no reward
         rew = np.where(mask, rew, 0).astype(np.float32)
-        terminated, truncated = np.array([terminated, truncated], bool)  # may be ints
-        timeout = len(steps) + 1 == max_ep_len  # + 1: this step is not in steps yet
-        done = terminated | truncated | timeout
-        cut = mask & done & ~terminated
-        steps.append((obs, act, rew, mask, next_obs, cut))
+        done = np.logical_or(terminated, truncated)
+        timeout = len(steps) + 1 == max_ep_len  # + 1 for this step
+        cut = mask & (done | timeout) & np.logical_not(terminated)
+        steps.append((obs, act, rew, mask, np.array(next_obs, np.float32), cut))
         obs, mask = next_obs, mask & ~done
     return [torch.as_tensor(np.stack(x), device=device) for x in zip(*steps)]
-
-
-def reward_to_go(rew, gamma):
-    """Return R_t = rew_t + gamma R_{t+1}; float rew (T, N) is zero after an episode."""
-    ret = rew.clone()
-    for t in reversed(range(len(ret) - 1)):
-        ret[t] += gamma * ret[t + 1]
-    return ret
-
-
-def policy_loss(logp, logp_old, adv):
-    """Has grad of -L^CPI (Schulman 2017, eq. 6): inputs (batch,), returns a scalar."""
-    ratio = torch.exp(logp - logp_old)
-    return -(ratio.detach() * logp * adv).mean()
 
 
 def train(
@@ -151,21 +117,24 @@ def train(
     render=False,
     save=None,
 ):
-    """Train and return a Policy; the keywords are the flags that --help explains."""
+    """Train and return a Policy; the keywords are the flags that --help explains.
+
+    Seeds torch's global generator and leaves torch on one thread.
+    """
     # make the environments and the networks, all from one seed
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
-    envs.reset(seed=seed)  # seeds the generators that rollout's resets draw from
-    if render:
-        # one more, to watch; sync, as Gymnasium's vectorised CartPole has no window
-        window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
-        window.reset(seed=seed)
-    obs_dim = envs.single_observation_space.shape[0]
+    envs.reset(seed=seed)  # once; rollout's resets go on from here, to new first states
+    obs_dim = gym.spaces.flatdim(envs.single_observation_space)
     policy = Policy(obs_dim, envs.single_action_space, hidden_sizes).to(device)
     value = Value(obs_dim, hidden_sizes).to(device)
     pi_optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
     v_optimizer = torch.optim.Adam(value.parameters(), lr=vf_lr)
+    if render:
+        # one more, to watch; sync, as Gymnasium's vectorised CartPole has no window
+        window = make_envs(env_name, 1, vectorization_mode="sync", render_mode="human")
+        window.reset(seed=seed)
 
     env_steps = 0
     for epoch in range(epochs):
@@ -174,55 +143,63 @@ def train(
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
         env_steps += mask.numel()  # those that mask leaves out count, too
-        assert ep_ret.isfinite(), f"{env_name}: a reward is not a finite number"
-        assert obs[mask].isfinite().all(), f"{env_name}: an observation is not finite"
-        assert next_obs[cut].isfinite().all(), f"{env_name}: a last obs is not finite"
-        if render:
-            rollout(window, policy, max_ep_len, device)
 
-        # bootstrap: gamma V(last obs) stands for the rewards that a time limit cut off;
-        # ep_ret, taken above, stays the sum of those that were paid
+        # where a time limit cut an episode, R_T is V(s_T): add gamma R_T to its last rew
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]
         adv = ret - value(obs).detach()
 
-        # take policy gradient steps; logp_old, of the policy that played, is constant
+        # take policy gradient steps; logp_old, of the policy that played, is constant, and
+        # computed here, in the same way as logp, so that the first ratio is exactly 1
         logp_old = policy(obs).log_prob(act).detach()
         for _ in range(train_pi_iters):
             logp = policy(obs).log_prob(act)
             loss = policy_loss(logp, logp_old, adv)
+            assert loss.isfinite(), f"epoch {epoch}: loss {loss}, return {ep_ret}"
             pi_optimizer.zero_grad()
             loss.backward()
             pi_optimizer.step()
 
-        # fit V to the returns, for the adv of the next epoch
+        # fit V last: adv needs a V that has not seen the returns it is compared with
         for _ in range(train_v_iters):
             v_loss = ((value(obs) - ret) ** 2).mean()
             v_optimizer.zero_grad()
             v_loss.backward()
             v_optimizer.step()
 
-        # report; kl(pi_old, pi), how far pi moved: mean of ratio - 1 - log(ratio), >= 0
-        assert loss.isfinite(), f"epoch {epoch} diverged: lower the learning rates"
-        log_ratio = policy(obs).log_prob(act) - logp_old
-        kl = (torch.expm1(log_ratio) - log_ratio).mean()
+        # report; return shows progress, loss need not fall
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
-            f"ep_len: {ep_len:.3f} \t steps: {env_steps} \t kl: {kl:.5f}",
+            f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
             flush=True,
         )
         if save:
-            torch.save(policy.state_dict(), f"{save}.tmp")
-            os.replace(f"{save}.tmp", save)  # a kill leaves the old file or the new one
+            torch.save(policy.state_dict(), save)
+        if render:
+            rollout(window, policy, max_ep_len, device)
+    envs.close()
+    if render:
+        window.close()
     return policy
 
 
-def count(text):
-    """Parse an integer from 1 on; argparse reports the ValueError as a usage error."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+def make_envs(env_name, num_envs, **options):
+    """Make num_envs environments that step together; options go to gym.make_vec."""
+    envs = gym.make_vec(env_name, num_envs, **options)
+    obs_space, act_space = envs.single_observation_space, envs.single_action_space
+    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
+        envs = gym.wrappers.vector.FlattenObservation(envs)
+    if isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0:
+        return envs
+    assert isinstance(act_space, gym.spaces.Box), f"{act_space} needs another Policy"
+    # an action passes the last wrapper first: it is taken from [-1, 1] to the bounds, if
+    # these are finite, then clipped to them; log_prob stays that of the action as drawn
+    low, high = act_space.low, act_space.high
+    envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
+    if act_space.is_bounded():
+        envs = gym.wrappers.vector.RescaleAction(envs, -1, 1)
+    return envs
 
 
 if __name__ == "__main__":
@@ -231,18 +208,18 @@ if __name__ == "__main__":
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--env_name", "--env", help="Gymnasium id")
-    parser.add_argument("--hidden_sizes", type=count, nargs="*", help="units per layer")
+    parser.add_argument("--hidden_sizes", type=int, nargs="*", help="units per layer")
     parser.add_argument("--lr", type=float, help="learning rate of the policy")
     parser.add_argument("--vf_lr", type=float, help="learning rate of V")
     parser.add_argument("--gamma", type=float, help="discount")
-    parser.add_argument("--train_pi_iters", type=count, help="policy steps per epoch")
-    parser.add_argument("--train_v_iters", type=count, help="steps of V per epoch")
-    parser.add_argument("--epochs", type=count, help="rounds of play and update")
-    parser.add_argument("--num_envs", type=count, help="episodes per epoch")
-    parser.add_argument("--max_ep_len", type=count, help="cut off longer episodes")
+    parser.add_argument("--train_pi_iters", type=int, help="policy steps per epoch")
+    parser.add_argument("--train_v_iters", type=int, help="steps of V per epoch")
+    parser.add_argument("--epochs", type=int, help="rounds of play and update")
+    parser.add_argument("--num_envs", type=int, help="episodes per epoch")
+    parser.add_argument("--max_ep_len", type=int, help="cut off longer episodes")
     parser.add_argument("--seed", type=int, help="seeds torch and the environments")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
     parser.add_argument("--save", help="file for the policy's state_dict, kept current")
-    parser.set_defaults(**train.__kwdefaults__)  # the defaults in train's signature
+    parser.set_defaults(**train.__kwdefaults__)  # the defaults of train's keywords
     train(**vars(parser.parse_args()))
