@@ -69,9 +69,11 @@ class Value(nn.Module):
     def __init__(self, obs_dim, hidden_sizes):
         super().__init__()
         self.net = mlp(obs_dim, hidden_sizes, 1)
+        self.mean, self.std = 0, 1  # train sets those of the returns
 
     def forward(self, obs):
-        return self.net(obs).squeeze(-1)  # (batch, 1) - (batch,) would broadcast
+        out = self.net(obs).squeeze(-1)  # (batch, 1) - (batch,) would broadcast
+        return self.mean + self.std * out
 
 
 @torch.no_grad()
@@ -148,6 +150,9 @@ def train(
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]
+        if epoch == 0 and ret.max() > ret.min():
+            # a network starts near 0 and learns in units of 1; returns can be far from both
+            value.mean, value.std = ret.mean(), ret.std()
         adv = ret - value(obs).detach()
 
         # take policy gradient steps; logp_old, of the policy that played, is constant, and

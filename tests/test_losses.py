@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.common import same_bits
-from tests.exact import reference, without_detach
+from tests.toy_mdp import reference, without_detach
 
 EPS = 0.2
 in_both = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -14,7 +14,7 @@ import math
 import re
 import statistics
 
-from tests import exact
+from tests import toy_mdp
 from tests.benchmark import measure
 from tests.common import ROOT, SCRIPTS, load, load_all
 
@@ -256,8 +256,8 @@ def peers():
 
 
 def variance():
-    """The exact variance of the gradient estimate per weight, from tests/exact.py."""
-    found = exact.on_policy(load_all(), *exact.random_mdp(0)[:2])
+    """The exact variance of the gradient estimate per weight, from tests.toy_mdp.py."""
+    found = toy_mdp.on_policy(load_all(), *toy_mdp.random_mdp(0)[:2])
     body = [
         [f"`{name}`", "" if name[0] in "QA" or " b(s)" in name else n, f"{var:.3f}"]
         for name, (n, _, var) in found.items()
@@ -267,27 +267,27 @@ def variance():
 
 def bias(cosine=""):
     """Length, and ``cosine``, of each rung's expected gradient, by episodes in the batch."""
-    found = exact.batch_bias(load_all())
+    found = toy_mdp.batch_bias(load_all())
     body = []
-    for n in exact.RUNGS:
-        cells = [found[n, count] for count in exact.BATCHES]
+    for n in toy_mdp.RUNGS:
+        cells = [found[n, count] for count in toy_mdp.BATCHES]
         brackets = [
             f" ({x:.3f})" if cosine and not math.isnan(x) else "" for _, x in cells
         ]
         body.append([n, *(f"{x:.2f}{y}" for (x, _), y in zip(cells, brackets))])
-    return table(["rung", *(f"N = {count}" for count in exact.BATCHES)], body)
+    return table(["rung", *(f"N = {count}" for count in toy_mdp.BATCHES)], body)
 
 
 def post():
-    """The figures of the post that the project grew from, from ``exact.reference``."""
+    """The figures of the post that the project grew from, from ``toy_mdp.reference``."""
     losses = {
         "`-(ratio * adv)` (script 4)": load(4).policy_loss,
         "`-(ratio.detach() * logp * adv)` (script 5)": load(5).policy_loss,
-        "`-(ratio * logp * adv)`, no detach: wrong": exact.without_detach,
+        "`-(ratio * logp * adv)`, no detach: wrong": toy_mdp.without_detach,
     }
     body = []
     for name, loss in losses.items():
-        value, grad = exact.reference(loss)
+        value, grad = toy_mdp.reference(loss)
         numbers = ", ".join(f"{x:.4f}" for x in grad)
         body.append([name, f"{value:.4f}", f"({numbers})"])
     return table(["loss", "value", "gradient with respect to the new scores"], body)

@@ -1,9 +1,10 @@
-"""Trained policies, equal in every bit where the mathematics says that they are equal."""
+"""Whole runs: equal in every bit where the mathematics says so, repeated, saved."""
 
 import pytest
 import torch
 
-from tests.common import SCRIPTS, on_all, read, run, same, train
+from tests.common import SCRIPTS, on_all, read, rows, run, same, train
+from tests.toy_envs import Sampled, toy
 
 # enough epochs that ratios leave the clip interval, see test_6_is_not_4_with_its_clip
 SETTINGS = {
@@ -12,6 +13,7 @@ SETTINGS = {
 }
 JOBS = {n: (n, {}) for n in SCRIPTS} | {"6 no clip": (6, {"clip_ratio": 1e9})}
 JOBS |= {f"{n} one step": (n, {"train_pi_iters": 1}) for n in (4, 5, 6)}
+TINY = {"num_envs": 1, "max_ep_len": 3, "hidden_sizes": (4,)}
 on_both = pytest.mark.parametrize("env", SETTINGS)
 
 
@@ -65,6 +67,29 @@ def test_the_same_seed_the_same_run(n, env, runs, scripts, tmp_path):
     assert same(read(path), weights)
 
 
+@on_all
+def test_the_seed_reaches_environments_and_networks(n, scripts, monkeypatch):
+    """Two seeds differ in both; and epochs differ in first observations.
+
+    Environment i has seed + i, so seeds further apart than N share no environment.
+    """
+    script, starts, first = scripts[n], [], []
+    rollout = script.rollout
+
+    def spy(envs, policy, *args):
+        first.append({k: x.clone() for k, x in policy.state_dict().items()})
+        batch = rollout(envs, policy, *args)
+        starts.append(batch[0][0])
+        return batch
+
+    monkeypatch.setattr(script, "rollout", spy)
+    for seed in (0, 100):
+        train(script, toy(Sampled), seed=seed, epochs=3, num_envs=5)
+    starts = torch.cat(starts)
+    assert len(starts.unique()) == starts.numel()
+    assert not same(first[0], first[3])
+
+
 def test_python_is_the_command_line(scripts, tmp_path):
     """A command line gives the run of train() with the same flags, to the bit, on a batch
     so large that torch would share it out among as many threads as it is told to use."""
@@ -86,3 +111,37 @@ def test_a_linear_policy(scripts, command_line, tmp_path):
     assert [x.ndim for x in weights.values()] == [2, 1]
     command_line(6, "--hidden_sizes", "--epochs", 1, "--save", tmp_path / "policy.pt")
     assert same(read(tmp_path / "policy.pt"), weights)
+
+
+@on_all
+def test_a_diverged_run_stops_before_it_is_saved(
+    n, scripts, tmp_path, monkeypatch, capsys
+):
+    """A loss that is NaN in the third epoch ends the run before the step is taken, with the
+    epoch, the loss and the return; the file has the policy of the second epoch."""
+    script, path, losses = scripts[n], tmp_path / "policy.pt", []
+    policy_loss = script.policy_loss
+    flags = TINY | ({"train_pi_iters": 2} if n >= 4 else {})
+    expected = train(script, "CartPole-v1", epochs=2, **flags)[1]
+
+    def spoil(*args):
+        losses.append(policy_loss(*args))
+        last = len(losses) == 3 * flags.get("train_pi_iters", 1)
+        return losses[-1] * float("nan") if last else losses[-1]
+
+    monkeypatch.setattr(script, "policy_loss", spoil)
+    steps, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda x: steps.append(step(x)))
+    with pytest.raises(AssertionError, match=r"epoch 2: loss nan, return 3\.0"):
+        script.train(save=str(path), **flags)
+    fits = 0 if n < 3 else 2 * script.train.__kwdefaults__["train_v_iters"]
+    assert len(steps) == len(losses) - 1 + fits
+    assert [row["epoch"] for row in rows(capsys.readouterr().out)] == [0, 1]
+    assert same(read(path), expected)
+
+
+def test_a_path_that_cannot_be_written(scripts, tmp_path, capsys):
+    """The first epoch is the last."""
+    with pytest.raises(RuntimeError, match="none"):
+        scripts[6].train(save=str(tmp_path / "none" / "policy.pt"), **TINY)
+    assert len(rows(capsys.readouterr().out)) == 1

@@ -6,7 +6,7 @@ estimates is their expectation: no sampling, so equal means equal to 1e-12. All 
 are float64. S states, A actions, T = horizon steps, n trajectories; gradients are with
 respect to theta (S, A), the logits of a tabular softmax policy, and point uphill.
 
-Run: python -m tests.exact
+Run: python -m tests.toy_mdp
 """
 
 from functools import partial
