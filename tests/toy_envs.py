@@ -129,4 +129,15 @@ def toy(kind, **options):
     return name
 
 
+def pendulum(low=None, high=None, scale=1, **options):
+    """Make Pendulum-v1 with observations from low to high and rewards times scale."""
+    env = gym.make("Pendulum-v1", **options)
+    if low is not None:
+        env = gym.wrappers.RescaleObservation(env, low, high)
+    return gym.wrappers.TransformReward(env, lambda rew: scale * rew)
+
+
 gym.register("Compass-v0", Compass, disable_env_checker=True)
+gym.register("PendulumTimes100-v0", pendulum, kwargs={"scale": 100})
+gym.register("Pendulum-1To1-v0", pendulum, kwargs={"low": -1, "high": 1})
+gym.register("Pendulum0To100-v0", pendulum, kwargs={"low": 0, "high": 100})

@@ -33,26 +33,31 @@ FLOOR = (
     "import torch, gymnasium; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
 )
 SOLVED = 475  # mean return of the last 100 training episodes, CartPole-v1
+NUM_ENVS = defaults(6)["num_envs"]
+# epochs of the scripts, and thousand steps of the peer
 EPOCHS = {
-    "Acrobot-v1": 100,
-    "Pendulum-v1": 150,
-    "InvertedPendulum-v5": 50,
-    "MountainCarContinuous-v0": 50,
-    "Hopper-v5": 100,
-    "LunarLander-v3": 150,
-    "InvertedDoublePendulum-v5": 100,
-    "LunarLanderContinuous-v3": 150,
+    "Acrobot-v1": (100, 222),
+    "Pendulum-v1": (150, 360),
+    "InvertedPendulum-v5": (50, 465),
+    "MountainCarContinuous-v0": (50, 362),
+    "Hopper-v5": (100, 367),
+    "LunarLander-v3": (150, 1255),
+    "InvertedDoublePendulum-v5": (100, 696),
+    "LunarLanderContinuous-v3": (150, 1556),
 }
-# what the defaults do not learn, and flags that do where we know some
+# what the defaults do not learn, with flags that do where we know some; other units
 OTHERS = (
     "--env MountainCar-v0 --epochs 100",
     "--env FrozenLake-v1 --epochs 100",
     "--env FrozenLake-v1 --epochs 100 --num_envs 256 --gamma 1",
+    "--env Pendulum-v1 --epochs 100",
+    "--env tests.toy_envs:PendulumTimes100-v0 --epochs 100",
+    "--env tests.toy_envs:Pendulum-1To1-v0 --epochs 100",
+    "--env tests.toy_envs:Pendulum0To100-v0 --epochs 100",
 )
 KEYS = ("program", "flags", "seed")
-COLUMNS = (*KEYS, "status", "process", "steps", "rate", "last", "tail")
+COLUMNS = (*KEYS, "status", "process", "steps", "first", "tail")
 COLUMNS = (*COLUMNS, "solved_steps", "solved_seconds", "curve")
-CUDA = ("card", "hidden_sizes", "num_envs", "cuda", "cpu")  # seconds per epoch
 
 
 def python(program, flags, seed):
@@ -78,20 +83,16 @@ def timed(command):
 
 
 def summary(epochs, window):
-    """Return what a run came to: environment steps per second after the first epoch, which
-    also starts things up (`rate`), steps and seconds at the epoch at which the last
-    ``window`` epochs averaged SOLVED (infinite if none; of meaning for CartPole-v1 alone),
-    and the last 10 epochs' mean return (`tail`) and steps (`last`)."""
+    """Return what a run came to: its steps, the first epoch's return and the mean return of
+    the last 10 (`tail`); and steps and seconds at the epoch at which the last ``window``
+    epochs averaged SOLVED (infinite if none; of meaning for CartPole-v1 alone)."""
     rets = [row["return"] for row in epochs]
     means = [mean(rets[i - window : i]) for i in range(window, len(rets) + 1)]
     at = next((i for i, x in enumerate(means) if x >= SOLVED), len(means))
     moment = epochs[at + window - 1] if at < len(means) else {}
-    before = epochs[-11]["steps"] if len(epochs) > 10 else 0
-    steps, seconds = (epochs[-1][k] - epochs[0][k] for k in ("steps", "seconds"))
     return {
-        "rate": steps / seconds if seconds else math.nan,
         "steps": epochs[-1]["steps"],
-        "last": epochs[-1]["steps"] - before,
+        "first": rets[0],
         "tail": mean(rets[-10:]),
         "solved_steps": moment.get("steps", math.inf),
         "solved_seconds": moment.get("seconds", math.inf),
@@ -112,46 +113,28 @@ def read(path):
     return {tuple(row[key] for key in KEYS): row for row in found}
 
 
-def write(path, found):
-    """Write the rows to a CSV; a kill at any moment leaves the old file or the new."""
-    with open(f"{path}.tmp", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found.values())
-    os.replace(f"{path}.tmp", path)
-
-
 def measure(path, jobs, keep_curve=False):
-    """Run the jobs that the CSV does not have; return its rows.
-
-    A job is (program, flags, seed). One of the peer may name another job behind these: it
-    then plays as many environment steps as that one did.
-    """
+    """Run the jobs, (program, flags, seed), that the CSV does not have; return its rows."""
     found, start = read(path) if path.exists() else {}, time.perf_counter()
-    for i, (program, flags, seed, *of) in enumerate(jobs, 1):
-        key = program, flags, seed
+    for i, key in enumerate(jobs, 1):
         if key in found:
             continue
-        typed = flags
-        if of:
-            steps, last = (int(found[of[0]][name]) for name in ("steps", "last"))
-            typed = f"{flags} --steps {steps} --last {last}"
-        epochs, seconds, status = timed(python(program, typed, seed))
+        epochs, seconds, status = timed(python(*key))
         row = dict(zip(KEYS, key)) | {"status": status, "process": round(seconds, 2)}
         if epochs and not status:
-            row |= summary(epochs, -(-100 // NUM_ENVS) if program[0].isdigit() else 1)
+            row |= summary(epochs, -(-100 // NUM_ENVS) if key[0][0].isdigit() else 1)
         if epochs and keep_curve:
             pairs = (f"{row['steps']:.0f}:{row['return']:g}" for row in epochs)
             row["curve"] = " ".join(pairs)
         found[key] = row
-        write(path, found)
-        told = f"{program[:30]} {flags} seed {seed}: {row.get('tail', status):.1f}"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found.values())
+        told = f"{key[0][:30]} {key[1]} seed {key[2]}: {row.get('tail', status):.1f}"
         minutes = (time.perf_counter() - start) / 60
         print(f"{i}/{len(jobs)} {told}, {seconds:.0f} s; {minutes:.0f} min", flush=True)
     return found
-
-
-NUM_ENVS = defaults(6)["num_envs"]
 
 
 def cartpole(out, seeds):
@@ -167,7 +150,7 @@ def cartpole(out, seeds):
 
 def environments(out, seeds):
     """Script 6 with --env and --epochs alone, then 4 and 3; the others on Pendulum-v1."""
-    flags = [f"--env {env} --epochs {epochs}" for env, epochs in EPOCHS.items()]
+    flags = [f"--env {env} --epochs {epochs}" for env, (epochs, _) in EPOCHS.items()]
     jobs = [(SCRIPTS[6].name, x, seed) for seed, x in product(seeds[:5], flags)]
     jobs += [
         (SCRIPTS[n].name, x, seed)
@@ -178,17 +161,14 @@ def environments(out, seeds):
 
 
 def peer(out, seeds):
-    """Stable-Baselines3's PPO there, each run for as many steps as script 6 took."""
-    flags = [f"--env {env} --epochs {epochs}" for env, epochs in EPOCHS.items()]
-    jobs = [
-        ("sb3_ppo.py", x.split(" --epochs")[0], seed, (SCRIPTS[6].name, x, seed))
-        for seed, x in product(seeds[:5], flags)
-    ]
-    return measure(out / "environments.csv", jobs)
+    """Stable-Baselines3's PPO there, with its own defaults."""
+    flags = [f"--env {env} --steps {steps}000" for env, (_, steps) in EPOCHS.items()]
+    jobs = [("sb3_ppo.py", x, seed) for seed, x in product(seeds[:3], flags)]
+    return measure(out / "peer.csv", jobs)
 
 
 def others(out, seeds):
-    """Script 6 where the defaults do not learn, and with flags that do."""
+    """Script 6 where the defaults do not learn, with flags that do, and in other units."""
     jobs = [(SCRIPTS[6].name, x, seed) for seed, x in product(seeds[:3], OTHERS)]
     return measure(out / "others.csv", jobs)
 

@@ -23,15 +23,13 @@ PART = re.compile(r"(<!--(\w+)(.*?)-->\n).*?(<!--end-->)", re.DOTALL)
 IDEAS = {
     1: "push up log-probs by the whole return",
     2: "only rewards that come after an action count",
-    3: "subtract V(s), the reward-to-go expected from s",
-    4: "reuse the batch, reweighted by ratio = pi / pi_old",
+    3: "subtract the return that was to be expected",
+    4: "reuse the batch, reweighted by new / old probability",
     5: "the same gradient with the log written back",
-    6: "stop pushing a ratio outwards beyond 1 ± eps",
+    6: "stop pushing once that ratio has left an interval",
 }
 # a line that takes a flag in (train's signature, the command line), checks or prints
-PLUMBING = re.compile(
-    r'[+-] +(\w+=\S+,$|parser\.|"--|\)$|assert |log_ratio =|kl =|f"ep)'
-)
+PLUMBING = re.compile(r'[+-] +(\w+=\S+,$|parser\.|"--|\)$|assert |f"ep)')
 
 
 def code_lines(n):
@@ -95,9 +93,9 @@ def measured(section, key):
 
 
 def by_env():
-    """The rows of environments.csv: {(environment, program): [row, ...]}."""
+    """The rows of environments.csv and peer.csv: {(environment, program): [row, ...]}."""
     key = lambda row: (re.search(r"--env (\S+)", row["flags"])[1], row["program"])
-    return measured("environments", key)
+    return measured("environments", key) | measured("peer", key)
 
 
 def column(runs, name):
@@ -107,17 +105,23 @@ def column(runs, name):
 
 
 def rungs():
-    """The six scripts: idea, loss, lines of their diff, and what they reach."""
-    found, body = measured("cartpole", lambda row: row["program"]), []
+    """The six scripts: idea, loss and what they reach; before them an untrained policy."""
+    found = measured("cartpole", lambda row: row["program"]), by_env()
+    both = {
+        path.name: (found[0][path.name], found[1]["Pendulum-v1", path.name])
+        for path in SCRIPTS.values()
+    }
+    middle = lambda runs, name: number(statistics.median(column(runs, name)))
+    untrained = [middle(runs, "first") for runs in both[SCRIPTS[6].name]]
+    body = [["", "no training: an untrained policy", "", *untrained]]
     for n, path in SCRIPTS.items():
         loss = inspect.getsource(load(n).policy_loss).splitlines()[-1]
-        runs = found[path.name], by_env()["Pendulum-v1", path.name]
         body.append(
             [
                 f"[{path.name}]({path.name})",
                 IDEAS[n],
                 f"`{loss.strip().removeprefix('return ')}`",
-                *(number(statistics.median(column(x, "tail"))) for x in runs),
+                *(middle(runs, "tail") for runs in both[path.name]),
             ]
         )
     return table(["file", "idea", "loss", "CartPole-v1", "Pendulum-v1"], body)
@@ -148,49 +152,37 @@ def cartpole():
     return table(head, sorted(body))
 
 
-def learned():
-    """How long script 6 takes, and how much of what it plays it learns from: cartpole.csv."""
-    rows = measured("cartpole", lambda row: row["program"])[SCRIPTS[6].name]
-    shares, num_envs = [], measure.NUM_ENVS
-    for row in rows:
-        # a step pays 1, so the mean return is the mean length of an episode
-        points = [map(float, x.split(":")) for x in row["curve"].split()]
-        steps, lengths = zip(*points)
-        kept = lengths[0] / steps[0], sum(lengths) / steps[-1]
-        shares.append([100 * num_envs * x for x in kept])
-    first, every = (statistics.median(x) for x in zip(*shares))
-    seconds = statistics.median(row["process"] for row in rows)
+def seconds():
+    """How long script 6 takes on CartPole-v1: cartpole.csv."""
+    runs = measured("cartpole", lambda row: row["program"])[SCRIPTS[6].name]
+    median = statistics.median(column(runs, "process"))
     return (
-        f"\nWith its defaults script 6 takes {seconds:.0f} seconds on one core, imports "
-        f"included. Of the steps that its {num_envs} environments play it learns from "
-        f"{first:.0f} % in the first epoch and {every:.0f} % in all (medians): each plays on "
-        "until the longest episode ends, so with more environments less.\n"
+        f"\nWith its defaults script 6 takes {median:.0f} seconds on one core, imports "
+        "included.\n"
     )
 
 
-def environments(width=None):
-    """What scripts 6, 4 and 3 reach with their defaults, and the peer: environments.csv.
-
-    ``width`` is the number of columns, all of them if none is given.
-    """
+def environments(*brief):
+    """What scripts 6, 4 and 3 reach with their defaults, and the peer: environments.csv and
+    peer.csv; of the environments in ``brief``, if any, without 4 and 3."""
     programs = SCRIPTS[6].name, "sb3_ppo.py", SCRIPTS[4].name, SCRIPTS[3].name
     found, body = by_env(), []
-    for env, epochs in measure.EPOCHS.items():
-        ours, peer, *rest = (found[env, program] for program in programs)
-        steps = [
-            number(statistics.median(column(x, "steps")) / 1000) for x in (ours, peer)
-        ]
-        tails = [spread(column(x, "tail")) for x in (ours, peer, *rest)]
-        body.append([env, epochs, *tails, *steps])
-    head = []
+    for env in brief or measure.EPOCHS:
+        cells = [env, measure.EPOCHS[env][0]]
+        for program in programs[: 2 if brief else 4]:
+            runs = found[env, program]
+            cells.append(spread(column(runs, "tail")))
+            if program in programs[:2]:
+                cells.append(number(statistics.median(column(runs, "steps")) / 1000))
+        body.append(cells)
+    head = ["environment", "epochs"]
     names = "script 6", "Stable-Baselines3's PPO", "script 4", "script 3"
     for name, program in zip(names, programs):
         counts = {len(found[env, program]) for env in measure.EPOCHS}
         seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
         head.append(f"{name} ({seeds} seeds)")
-    head = ["environment", "epochs", *head, "thousand steps of 6", "of SB3"]
-    width = int(width or len(head))
-    return table(head[:width], [row[:width] for row in body])
+        head += ["thousand steps"] * (program in programs[:2])
+    return table(head[: len(body[0])], body)
 
 
 def others():
@@ -199,8 +191,26 @@ def others():
     body = [
         [f"`python {SCRIPTS[6].name} {flags}`", spread(column(runs, "tail"), 2)]
         for flags, runs in found.items()
+        if "Pendulum" not in flags
     ]
     return table(["command", "return"], body)
+
+
+def units():
+    """What other units of rewards and observations change on Pendulum-v1: others.csv."""
+    found = measured("others", lambda row: row["flags"])
+    titles = {
+        "Pendulum-v1": ("as it is", 1),
+        "PendulumTimes100": ("rewards times 100 (return divided by 100)", 100),
+        "Pendulum-1To1": ("observations from -1 to 1", 1),
+        "Pendulum0To100": ("observations from 0 to 100", 1),
+    }
+    body = []
+    for flags, runs in found.items():
+        for name, (title, scale) in titles.items():
+            if name in flags:
+                body.append([title, spread([x / scale for x in column(runs, "tail")])])
+    return table(["Pendulum-v1, 100 epochs", "return"], body)
 
 
 def breaks():
@@ -265,15 +275,13 @@ def variance():
     return table(["weight", "script", "variance of the gradient estimate"], body)
 
 
-def bias(cosine=""):
-    """Length, and ``cosine``, of each rung's expected gradient, by episodes in the batch."""
+def bias():
+    """Length and cosine of each rung's expected gradient, by episodes in the batch."""
     found = toy_mdp.batch_bias(load_all())
     body = []
     for n in toy_mdp.RUNGS:
         cells = [found[n, count] for count in toy_mdp.BATCHES]
-        brackets = [
-            f" ({x:.3f})" if cosine and not math.isnan(x) else "" for _, x in cells
-        ]
+        brackets = ["" if math.isnan(x) else f" ({x:.3f})" for _, x in cells]
         body.append([n, *(f"{x:.2f}{y}" for (x, _), y in zip(cells, brackets))])
     return table(["rung", *(f"N = {count}" for count in toy_mdp.BATCHES)], body)
 
