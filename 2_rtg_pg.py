@@ -1,4 +1,4 @@
-"""Reward-to-go: an action answers only for the rewards that come after it.
+"""Reward-to-go: an action answers only for its own reward and those after it.
 
     loss = -mean of log pi(a_t|s_t) R_t
     R_t = r_t + R_{t+1}, 0 past the end
@@ -17,12 +17,12 @@ from torch.distributions import Categorical, Independent, Normal
 
 
 def policy_loss(logp, weights):
-    """Minus weighted logp (Spinning Up, part 3): inputs (batch,), returns a scalar."""
+    """Minus mean weighted logp (Spinning Up, part 3): (batch,) inputs to a scalar."""
     return -(logp * weights).mean()
 
 
 def reward_to_go(rew):
-    """Return R_t = rew_t + R_{t+1}; float rew (T, N) is zero after an episode."""
+    """Return R_t = rew_t + R_{t+1}; rew (T, N) is 0 once an episode is over."""
     ret = rew.clone()
     for t in reversed(range(len(ret) - 1)):
         ret[t] += ret[t + 1]
@@ -62,7 +62,7 @@ class Policy(nn.Module):
 
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
-    """Play one whole episode in each of N environments.
+    """Play one whole episode in each of N environments, at most max_ep_len steps.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
     mask (true for the steps of the episode, its last included).
@@ -74,7 +74,7 @@ def rollout(envs, policy, max_ep_len, device):
         obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
         act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
         next_obs, rew, terminated, truncated, _ = envs.step(act)
-        # an environment that is done plays on until all are, for no reward
+        # an environment that is done begins again, until all are: masked, with rew 0
         rew = np.where(mask, rew, 0).astype(np.float32)
         done = np.logical_or(terminated, truncated)
         steps.append((obs, act, rew, mask))
@@ -99,7 +99,7 @@ def train(
 
     Seeds torch's global generator and leaves torch on one thread.
     """
-    # make the environments and the networks, all from one seed
+    # make everything from one seed
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
@@ -114,15 +114,15 @@ def train(
 
     env_steps = 0
     for epoch in range(epochs):
-        # play one episode in each environment, with the policy as it is
+        # play one episode in each environment
         obs, act, rew, mask = rollout(envs, policy, max_ep_len, device)
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
-        env_steps += mask.numel()  # those that mask leaves out count, too
+        env_steps += mask.numel()  # steps that mask leaves out count, too
 
         # weigh each step by the rewards to come; a time limit counts as an end
         weights = reward_to_go(rew)
-        obs, act, weights = obs[mask], act[mask], weights[mask]
+        obs, act, weights = obs[mask], act[mask], weights[mask]  # now (batch, ...)
 
         # take one policy gradient step
         logp = policy(obs).log_prob(act)
@@ -132,7 +132,7 @@ def train(
         loss.backward()
         pi_optimizer.step()
 
-        # report; return shows progress, loss need not fall
+        # report; watch return: each epoch has new data, so loss need not fall
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
@@ -157,8 +157,8 @@ def make_envs(env_name, num_envs, **options):
     if isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0:
         return envs
     assert isinstance(act_space, gym.spaces.Box), f"{act_space} needs another Policy"
-    # an action passes the last wrapper first: it is taken from [-1, 1] to the bounds, if
-    # these are finite, then clipped to them; log_prob stays that of the action as drawn
+    # rescale actions from [-1, 1] to the bounds, if finite, then clip to the bounds; the
+    # last wrapper acts first, and log_prob stays that of the action as drawn
     low, high = act_space.low, act_space.high
     envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():
@@ -180,6 +180,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, help="seeds torch and the environments")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
-    parser.add_argument("--save", help="file for the policy's state_dict, kept current")
+    parser.add_argument("--save", help="file for the policy's state_dict")
     parser.set_defaults(**train.__kwdefaults__)  # the defaults of train's keywords
     train(**vars(parser.parse_args()))

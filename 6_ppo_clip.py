@@ -1,9 +1,10 @@
-"""PPO-Clip: stop pushing a ratio outwards once it has left [1 - eps, 1 + eps].
+"""PPO-Clip: stay near pi_old, push no ratio further out of [1 - eps, 1 + eps].
 
     loss = -mean of min(ratio_t A_t, clip(ratio_t, 1 - eps, 1 + eps) A_t)
     ratio_t = pi(a_t|s_t) / pi_old(a_t|s_t),   eps = clip_ratio
-    A_t = R_t - V(s_t), the advantage,   R_t = r_t + gamma R_{t+1}
-    R_T = V(s_T) where a time limit cut the episode at s_T, else 0
+    A_t = R_t - V(s_t), the advantage
+    R_t = r_t + gamma R_{t+1}; gamma < 1 makes later rewards count less
+    R after the last step is V(s) if a time limit cut the episode there, else 0
 
 New since 4_ppo_no_clip.py (5 is 4 in other words): clip and min.
 Run: python 6_ppo_clip.py --env CartPole-v1
@@ -19,16 +20,16 @@ from torch.distributions import Categorical, Independent, Normal
 
 
 def policy_loss(logp, logp_old, adv, clip_ratio):
-    """Minus PPO's L^CLIP (Schulman 2017, eq. 7): inputs (batch,), returns a scalar."""
+    """Minus L^CLIP (PPO, Schulman 2017, eq. 7): inputs (batch,), returns a scalar."""
     ratio = torch.exp(logp - logp_old)
     clipped = torch.clamp(ratio, 1 - clip_ratio, 1 + clip_ratio)
-    # beyond the interval clipped is constant; min takes it only where the ratio went as
-    # adv asks, so one that went the wrong way keeps its gradient and comes back
+    # outside the interval clipped has no gradient; min takes it where adv > 0 and ratio
+    # is above, or adv < 0 and ratio is below: a ratio gone the wrong way can come back
     return -torch.min(ratio * adv, clipped * adv).mean()
 
 
 def reward_to_go(rew, gamma):
-    """Return R_t = rew_t + gamma R_{t+1}; float rew (T, N) is zero after an episode."""
+    """Return R_t = rew_t + gamma R_{t+1}; rew (T, N) is 0 once an episode is over."""
     ret = rew.clone()
     for t in reversed(range(len(ret) - 1)):
         ret[t] += gamma * ret[t + 1]
@@ -72,7 +73,7 @@ class Value(nn.Module):
     def __init__(self, obs_dim, hidden_sizes):
         super().__init__()
         self.net = mlp(obs_dim, hidden_sizes, 1)
-        self.mean, self.std = 0, 1  # train sets those of the returns
+        self.mean, self.std = 0, 1  # train sets them to those of the returns
 
     def forward(self, obs):
         out = self.net(obs).squeeze(-1)  # (batch, 1) - (batch,) would broadcast
@@ -81,12 +82,12 @@ class Value(nn.Module):
 
 @torch.no_grad()
 def rollout(envs, policy, max_ep_len, device):
-    """Play one whole episode in each of N environments.
+    """Play one whole episode in each of N environments, at most max_ep_len steps.
 
     Return (T, N, ...) tensors, T the length of the longest episode: obs, act, rew,
     mask (true for the steps of the episode, its last included), next_obs, cut (true at
     the step where a time limit ended it). Needs next-step autoreset, Gymnasium's
-    default: the last next_obs is then the episode's own, not the first of the next.
+    default: an episode's last next_obs is then its own, not the first of the next.
     """
     obs, _ = envs.reset()
     mask = np.ones(envs.num_envs, bool)
@@ -95,7 +96,7 @@ def rollout(envs, policy, max_ep_len, device):
         obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
         act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
         next_obs, rew, terminated, truncated, _ = envs.step(act)
-        # an environment that is done plays on until all are, for no reward
+        # an environment that is done begins again, until all are: masked, with rew 0
         rew = np.where(mask, rew, 0).astype(np.float32)
         done = np.logical_or(terminated, truncated)
         timeout = len(steps) + 1 == max_ep_len  # + 1 for this step
@@ -127,7 +128,7 @@ def train(
 
     Seeds torch's global generator and leaves torch on one thread.
     """
-    # make the environments and the networks, all from one seed
+    # make everything from one seed
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small are no faster with more
     envs = make_envs(env_name, num_envs)
@@ -144,23 +145,25 @@ def train(
 
     env_steps = 0
     for epoch in range(epochs):
-        # play one episode in each environment, with the policy as it is
+        # play one episode in each environment
         obs, act, rew, mask, next_obs, cut = rollout(envs, policy, max_ep_len, device)
         ep_ret = rew.sum() / num_envs
         ep_len = mask.sum() / num_envs
-        env_steps += mask.numel()  # those that mask leaves out count, too
+        env_steps += mask.numel()  # steps that mask leaves out count, too
 
-        # where a time limit cut an episode, R_T is V(s_T): add gamma R_T to its last rew
+        # R after a cut step is V(next_obs), which stands for what was cut off; since
+        # R_t = rew_t + gamma R_{t+1}, it is enough to add gamma V to that step's rew
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
-        obs, act, ret = obs[mask], act[mask], ret[mask]
+        obs, act, ret = obs[mask], act[mask], ret[mask]  # now (batch, ...)
         if epoch == 0 and ret.max() > ret.min():
-            # a network starts near 0 and learns in units of 1; returns can be far from both
+            # put V on the scale of the returns: a network by itself starts near 0 and
+            # learns in units of 1
             value.mean, value.std = ret.mean(), ret.std()
         adv = ret - value(obs).detach()
 
-        # take policy gradient steps; logp_old, of the policy that played, is constant, and
-        # computed here, in the same way as logp, so that the first ratio is exactly 1
+        # take policy gradient steps; logp_old, of the policy that played, is a constant
+        # and computed here, as logp is, so that the first ratio is exactly 1
         logp_old = policy(obs).log_prob(act).detach()
         for _ in range(train_pi_iters):
             logp = policy(obs).log_prob(act)
@@ -170,14 +173,14 @@ def train(
             loss.backward()
             pi_optimizer.step()
 
-        # fit V last: adv needs a V that has not seen the returns it is compared with
+        # fit V only now: adv had to come from the V of before this batch
         for _ in range(train_v_iters):
             v_loss = ((value(obs) - ret) ** 2).mean()
             v_optimizer.zero_grad()
             v_loss.backward()
             v_optimizer.step()
 
-        # report; return shows progress, loss need not fall
+        # report; watch return: each epoch has new data, so loss need not fall
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
@@ -202,8 +205,8 @@ def make_envs(env_name, num_envs, **options):
     if isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0:
         return envs
     assert isinstance(act_space, gym.spaces.Box), f"{act_space} needs another Policy"
-    # an action passes the last wrapper first: it is taken from [-1, 1] to the bounds, if
-    # these are finite, then clipped to them; log_prob stays that of the action as drawn
+    # rescale actions from [-1, 1] to the bounds, if finite, then clip to the bounds; the
+    # last wrapper acts first, and log_prob stays that of the action as drawn
     low, high = act_space.low, act_space.high
     envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():
@@ -219,7 +222,7 @@ if __name__ == "__main__":
     parser.add_argument("--env_name", "--env", help="Gymnasium id")
     parser.add_argument("--hidden_sizes", type=int, nargs="*", help="units per layer")
     parser.add_argument("--lr", type=float, help="learning rate of the policy")
-    parser.add_argument("--vf_lr", type=float, help="learning rate of V")
+    parser.add_argument("--vf_lr", type=float, help="learning rate of V, the baseline")
     parser.add_argument("--gamma", type=float, help="discount")
     parser.add_argument("--clip_ratio", type=float, help="eps, half-width of the clip")
     parser.add_argument("--train_pi_iters", type=int, help="policy steps per epoch")
@@ -230,6 +233,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, help="seeds torch and the environments")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--render", action="store_true", help="watch it in a window")
-    parser.add_argument("--save", help="file for the policy's state_dict, kept current")
+    parser.add_argument("--save", help="file for the policy's state_dict")
     parser.set_defaults(**train.__kwdefaults__)  # the defaults of train's keywords
     train(**vars(parser.parse_args()))
