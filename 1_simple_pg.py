@@ -2,7 +2,7 @@
 
     loss = -mean of log pi(a_t|s_t) R(tau)
     R(tau) = r_0 + r_1 + ..., the return of an episode tau
-    s, a, r are obs, act, rew in the code; the mean is over all steps played
+    s, a, r are obs, act, rew in the code; the mean is over the steps of all episodes
 
 Run: python 1_simple_pg.py --env CartPole-v1
 """
@@ -17,7 +17,10 @@ from torch.distributions import Categorical, Independent, Normal
 
 
 def policy_loss(logp, weights):
-    """Minus mean weighted logp (Spinning Up, part 3): (batch,) inputs to a scalar."""
+    """Minus weighted logp (Spinning Up, part 3): inputs (batch,), returns a scalar.
+
+    Only logp may carry a gradient.
+    """
     return -(logp * weights).mean()
 
 
@@ -34,7 +37,7 @@ class Policy(nn.Module):
     """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob(act) is (batch,).
 
     Discrete: a softmax, act (batch,). Box: a Gaussian with a learned std per axis, act
-    (batch, act_dim).
+    (batch, act_dim), which make_envs takes from [-1, 1] to the bounds.
     """
 
     def __init__(self, obs_dim, act_space, hidden_sizes):
@@ -124,7 +127,7 @@ def train(
         loss.backward()
         pi_optimizer.step()
 
-        # report; watch return: each epoch has new data, so loss need not fall
+        # report; watch return: loss need not fall, only its gradient has a meaning
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
@@ -148,9 +151,10 @@ def make_envs(env_name, num_envs, **options):
         envs = gym.wrappers.vector.FlattenObservation(envs)
     if isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0:
         return envs
-    assert isinstance(act_space, gym.spaces.Box), f"{act_space} needs another Policy"
-    # rescale actions from [-1, 1] to the bounds, if finite, then clip to the bounds; the
-    # last wrapper acts first, and log_prob stays that of the action as drawn
+    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
+    assert box, f"{act_space} needs another Policy"
+    # rescale actions from [-1, 1] to the bounds, if finite, then clip to the bounds:
+    # the last wrapper acts first, and log_prob stays that of the action as drawn
     low, high = act_space.low, act_space.high
     envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():
@@ -171,7 +175,7 @@ if __name__ == "__main__":
     parser.add_argument("--max_ep_len", type=int, help="cut off longer episodes")
     parser.add_argument("--seed", type=int, help="seeds torch and the environments")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--render", action="store_true", help="watch it in a window")
+    parser.add_argument("--render", action="store_true", help="watch after each epoch")
     parser.add_argument("--save", help="file for the policy's state_dict")
     parser.set_defaults(**train.__kwdefaults__)  # the defaults of train's keywords
     train(**vars(parser.parse_args()))

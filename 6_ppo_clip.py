@@ -4,7 +4,7 @@
     ratio_t = pi(a_t|s_t) / pi_old(a_t|s_t),   eps = clip_ratio
     A_t = R_t - V(s_t), the advantage
     R_t = r_t + gamma R_{t+1}; gamma < 1 makes later rewards count less
-    R after the last step is V(s) if a time limit cut the episode there, else 0
+    R_T = V(s_T) if a time limit cut the episode after T steps, else 0
 
 New since 4_ppo_no_clip.py (5 is 4 in other words): clip and min.
 Run: python 6_ppo_clip.py --env CartPole-v1
@@ -20,8 +20,11 @@ from torch.distributions import Categorical, Independent, Normal
 
 
 def policy_loss(logp, logp_old, adv, clip_ratio):
-    """Minus L^CLIP (PPO, Schulman 2017, eq. 7): inputs (batch,), returns a scalar."""
-    ratio = torch.exp(logp - logp_old)
+    """Minus L^CLIP (PPO, Schulman 2017, eq. 7): inputs (batch,), returns a scalar.
+
+    Only logp may carry a gradient.
+    """
+    ratio = torch.exp(logp - logp_old)  # pi / pi_old
     clipped = torch.clamp(ratio, 1 - clip_ratio, 1 + clip_ratio)
     # outside the interval clipped has no gradient; min takes it where adv > 0 and ratio
     # is above, or adv < 0 and ratio is below: a ratio gone the wrong way can come back
@@ -29,7 +32,7 @@ def policy_loss(logp, logp_old, adv, clip_ratio):
 
 
 def reward_to_go(rew, gamma):
-    """Return R_t = rew_t + gamma R_{t+1}; rew (T, N) is 0 once an episode is over."""
+    """Return R_t = rew_t + gamma R_{t+1}; rew (T, N), an episode a column, then 0."""
     ret = rew.clone()
     for t in reversed(range(len(ret) - 1)):
         ret[t] += gamma * ret[t + 1]
@@ -49,7 +52,7 @@ class Policy(nn.Module):
     """pi(a|s): obs (batch, obs_dim) to a distribution whose log_prob(act) is (batch,).
 
     Discrete: a softmax, act (batch,). Box: a Gaussian with a learned std per axis, act
-    (batch, act_dim).
+    (batch, act_dim), which make_envs takes from [-1, 1] to the bounds.
     """
 
     def __init__(self, obs_dim, act_space, hidden_sizes):
@@ -73,7 +76,9 @@ class Value(nn.Module):
     def __init__(self, obs_dim, hidden_sizes):
         super().__init__()
         self.net = mlp(obs_dim, hidden_sizes, 1)
-        self.mean, self.std = 0, 1  # train sets them to those of the returns
+        # train sets them to those of the returns
+        self.register_buffer("mean", torch.tensor(0.0))
+        self.register_buffer("std", torch.tensor(1.0))
 
     def forward(self, obs):
         out = self.net(obs).squeeze(-1)  # (batch, 1) - (batch,) would broadcast
@@ -151,15 +156,17 @@ def train(
         ep_len = mask.sum() / num_envs
         env_steps += mask.numel()  # steps that mask leaves out count, too
 
-        # R after a cut step is V(next_obs), which stands for what was cut off; since
-        # R_t = rew_t + gamma R_{t+1}, it is enough to add gamma V to that step's rew
+        # put V on the scale of the returns: a bare network starts near 0 and learns in
+        # units of 1
+        paid = reward_to_go(rew, gamma)[mask]
+        if epoch == 0 and paid.max() > paid.min():
+            value.mean, value.std = paid.mean(), paid.std()
+
+        # where a time limit cut an episode after T steps, V(s_T) stands for what was cut
+        # off: as R_t = rew_t + gamma R_{t+1} and R_T = V(s_T), the last rew takes gamma R_T
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]  # now (batch, ...)
-        if epoch == 0 and ret.max() > ret.min():
-            # put V on the scale of the returns: a network by itself starts near 0 and
-            # learns in units of 1
-            value.mean, value.std = ret.mean(), ret.std()
         adv = ret - value(obs).detach()
 
         # take policy gradient steps; logp_old, of the policy that played, is a constant
@@ -173,14 +180,14 @@ def train(
             loss.backward()
             pi_optimizer.step()
 
-        # fit V only now: adv had to come from the V of before this batch
+        # fit V only now: if it had been fitted to these returns, adv would be near 0
         for _ in range(train_v_iters):
             v_loss = ((value(obs) - ret) ** 2).mean()
             v_optimizer.zero_grad()
             v_loss.backward()
             v_optimizer.step()
 
-        # report; watch return: each epoch has new data, so loss need not fall
+        # report; watch return: loss need not fall, only its gradient has a meaning
         print(
             f"epoch: {epoch:3d} \t loss: {loss:.3f} \t return: {ep_ret:.3f} \t "
             f"ep_len: {ep_len:.3f} \t steps: {env_steps}",
@@ -204,9 +211,10 @@ def make_envs(env_name, num_envs, **options):
         envs = gym.wrappers.vector.FlattenObservation(envs)
     if isinstance(act_space, gym.spaces.Discrete) and act_space.start == 0:
         return envs
-    assert isinstance(act_space, gym.spaces.Box), f"{act_space} needs another Policy"
-    # rescale actions from [-1, 1] to the bounds, if finite, then clip to the bounds; the
-    # last wrapper acts first, and log_prob stays that of the action as drawn
+    box = isinstance(act_space, gym.spaces.Box) and len(act_space.shape) == 1
+    assert box, f"{act_space} needs another Policy"
+    # rescale actions from [-1, 1] to the bounds, if finite, then clip to the bounds:
+    # the last wrapper acts first, and log_prob stays that of the action as drawn
     low, high = act_space.low, act_space.high
     envs = gym.wrappers.vector.TransformAction(envs, lambda act: act.clip(low, high))
     if act_space.is_bounded():
@@ -225,14 +233,14 @@ if __name__ == "__main__":
     parser.add_argument("--vf_lr", type=float, help="learning rate of V, the baseline")
     parser.add_argument("--gamma", type=float, help="discount")
     parser.add_argument("--clip_ratio", type=float, help="eps, half-width of the clip")
-    parser.add_argument("--train_pi_iters", type=int, help="policy steps per epoch")
-    parser.add_argument("--train_v_iters", type=int, help="steps of V per epoch")
+    parser.add_argument("--train_pi_iters", type=int, help="policy updates per epoch")
+    parser.add_argument("--train_v_iters", type=int, help="updates of V per epoch")
     parser.add_argument("--epochs", type=int, help="rounds of play and update")
     parser.add_argument("--num_envs", type=int, help="episodes per epoch")
     parser.add_argument("--max_ep_len", type=int, help="cut off longer episodes")
     parser.add_argument("--seed", type=int, help="seeds torch and the environments")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--render", action="store_true", help="watch it in a window")
+    parser.add_argument("--render", action="store_true", help="watch after each epoch")
     parser.add_argument("--save", help="file for the policy's state_dict")
     parser.set_defaults(**train.__kwdefaults__)  # the defaults of train's keywords
     train(**vars(parser.parse_args()))
