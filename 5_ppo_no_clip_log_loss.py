@@ -158,8 +158,8 @@ def train(
         if epoch == 0 and paid.max() > paid.min():
             value.mean, value.std = paid.mean(), paid.std()
 
-        # where a time limit cut an episode after T steps, V(s_T) stands for what was cut
-        # off: as R_t = rew_t + gamma R_{t+1} and R_T = V(s_T), the last rew takes gamma R_T
+        # where a time limit cut an episode, V(s_T) stands for what was cut off: R_T is
+        # V(s_T), and as R_t = rew_t + gamma R_{t+1}, the last rew takes gamma R_T
         rew[cut] += gamma * value(next_obs[cut]).detach()
         ret = reward_to_go(rew, gamma)
         obs, act, ret = obs[mask], act[mask], ret[mask]  # now (batch, ...)

@@ -22,7 +22,7 @@ IMPORTS = {
     "reward_to_go": "",
     "mlp, Policy": "import gymnasium as gym, torch\nfrom torch import nn\n"
     "from torch.distributions import Categorical, Independent, Normal",
-    "mlp, Value": "from torch import nn",
+    "mlp, Value": "import torch\nfrom torch import nn",
     "rollout": "import numpy as np, torch",
     "make_envs": "import gymnasium as gym",
 }

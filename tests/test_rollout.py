@@ -118,6 +118,14 @@ def step(optimizer, loss):
     optimizer.step()
 
 
+def returns(rew, gamma):
+    """Return the sums (T, N) of gamma^k rew_{t+k} over k, rew (T, N)."""
+    sums = [torch.zeros_like(rew[0])]
+    for x in reversed(rew):
+        sums.append(x + gamma * sums[-1])
+    return torch.stack(sums[:0:-1])
+
+
 @pytest.mark.parametrize("num_envs", [5, 1])
 @pytest.mark.parametrize("max_ep_len", [4, 1000])
 @pytest.mark.parametrize("actions", ["Discrete", "bounded"])
@@ -128,7 +136,7 @@ def test_updates(n, actions, max_ep_len, num_envs):
 
     R(tau) in script 1, the reward-to-go in 2; from 3 on R_t - V(s_t) with gamma, and
     gamma V(s_T) where a time limit cuts, V as it was before this epoch's fit, its units the
-    mean and std of the first epoch's returns.
+    mean and std of what was paid from each step of the first epoch on.
     """
     flags = {name: x for m in FLAGS if m <= n for name, x in FLAGS[m].items()}
     flags |= {"max_ep_len": max_ep_len, "num_envs": num_envs}
@@ -141,15 +149,13 @@ def test_updates(n, actions, max_ep_len, num_envs):
         hand = by_hand(batch["obs"][0], max_ep_len)
         mask, rew = hand["mask"], hand["rew"]
         obs, act = hand["obs"][mask], batch["act"][mask]
-        ret, rest = torch.zeros_like(rew), torch.zeros(num_envs)
-        for t in reversed(range(len(rew))):
-            if value:
-                after = value(hand["next_obs"][t]).detach()
-                rest = torch.where(hand["cut"][t], after, rest)
-            ret[t] = rest = rew[t] + gamma * rest
-        ret = (ret[0].expand_as(ret) if n == 1 else ret)[mask]
+        after, paid = torch.zeros_like(rew), returns(rew, gamma)[mask]
         if value and line["epoch"] == 0:
-            value.mean, value.std = ret.mean(), ret.std()
+            value.mean, value.std = paid.mean(), paid.std()
+        if value:
+            after = torch.where(hand["cut"], value(hand["next_obs"]).detach(), 0)
+        ret = returns(rew + gamma * after, gamma)
+        ret = (ret[0].expand_as(ret) if n == 1 else ret)[mask]
         adv = ret - value(obs).detach() if value else ret
         logp_old = policy(obs).log_prob(act).detach()
         inputs = {"logp_old": logp_old, "adv": adv, "weights": adv, "clip_ratio": 0.1}
