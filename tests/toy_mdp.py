@@ -20,7 +20,7 @@ from tests.common import load_all
 STATES = 3
 # what `batch_bias` compares: weights (4, 5 and 6 start with 3's), and episodes in a batch
 RUNGS = {1: "R(tau)", 2: "reward-to-go", 3: "reward-to-go - V_t(s)"}
-BATCHES = 1, 2, 4, 12
+BATCHES = 1, 2, 4, 8
 
 
 class Mdp(NamedTuple):

@@ -36,13 +36,13 @@ SOLVED = 475  # mean return of the last 100 training episodes, CartPole-v1
 NUM_ENVS = defaults(6)["num_envs"]
 # epochs of the scripts, and thousand steps of the peer
 EPOCHS = {
-    "Acrobot-v1": (100, 222),
-    "Pendulum-v1": (150, 360),
-    "InvertedPendulum-v5": (50, 465),
-    "MountainCarContinuous-v0": (50, 362),
-    "Hopper-v5": (100, 367),
+    "Acrobot-v1": (150, 222),
+    "Pendulum-v1": (100, 360),
+    "InvertedPendulum-v5": (75, 465),
+    "MountainCarContinuous-v0": (75, 362),
+    "Hopper-v5": (120, 367),
     "LunarLander-v3": (150, 1255),
-    "InvertedDoublePendulum-v5": (100, 696),
+    "InvertedDoublePendulum-v5": (120, 696),
     "LunarLanderContinuous-v3": (150, 1556),
 }
 # what the defaults do not learn, with flags that do where we know some; other units
