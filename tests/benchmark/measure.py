@@ -41,9 +41,9 @@ EPOCHS = {
     "InvertedPendulum-v5": (75, 465),
     "MountainCarContinuous-v0": (75, 362),
     "Hopper-v5": (120, 367),
-    "LunarLander-v3": (150, 1255),
+    "LunarLander-v3": (200, 1255),
     "InvertedDoublePendulum-v5": (120, 696),
-    "LunarLanderContinuous-v3": (150, 1556),
+    "LunarLanderContinuous-v3": (200, 1556),
 }
 # what the defaults do not learn, with flags that do where we know some; other units
 OTHERS = (
