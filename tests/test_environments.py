@@ -70,14 +70,6 @@ def test_a_reward_that_is_no_number_stops_the_run(scripts, capsys, n, pay):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("flag", "x"), [("--env", "CartPool"), ("--device", "nope")])
-def test_a_name_that_does_not_exist_is_told(command_line, capsys, flag, x):
-    """By Gymnasium or torch, before any epoch."""
-    with pytest.raises(Exception, match=x):
-        command_line(6, flag, x)
-    assert capsys.readouterr().out == ""
-
-
 def test_asynchronous_stepping(scripts):
     """vectorization_mode="async", which the README tells, gives the rollout of "sync"."""
     plays = []

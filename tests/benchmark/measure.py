@@ -37,7 +37,7 @@ NUM_ENVS = defaults(6)["num_envs"]
 # epochs of the scripts, and thousand steps of the peer
 EPOCHS = {
     "Acrobot-v1": (150, 222),
-    "Pendulum-v1": (100, 360),
+    "Pendulum-v1": (150, 360),
     "InvertedPendulum-v5": (75, 465),
     "MountainCarContinuous-v0": (75, 362),
     "Hopper-v5": (120, 367),
@@ -50,10 +50,10 @@ OTHERS = (
     "--env MountainCar-v0 --epochs 100",
     "--env FrozenLake-v1 --epochs 100",
     "--env FrozenLake-v1 --epochs 100 --num_envs 256 --gamma 1",
-    "--env Pendulum-v1 --epochs 100",
-    "--env tests.toy_envs:PendulumTimes100-v0 --epochs 100",
-    "--env tests.toy_envs:Pendulum-1To1-v0 --epochs 100",
-    "--env tests.toy_envs:Pendulum0To100-v0 --epochs 100",
+    "--env Pendulum-v1 --epochs 150",
+    "--env tests.toy_envs:PendulumTimes100-v0 --epochs 150",
+    "--env tests.toy_envs:Pendulum-1To1-v0 --epochs 150",
+    "--env tests.toy_envs:Pendulum0To100-v0 --epochs 150",
 )
 KEYS = ("program", "flags", "seed")
 COLUMNS = (*KEYS, "status", "process", "steps", "first", "tail")
