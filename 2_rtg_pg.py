@@ -89,7 +89,7 @@ def train(
     *,
     env_name="CartPole-v1",
     hidden_sizes=(64,),
-    lr=0.007,
+    lr=0.006,
     epochs=50,
     num_envs=8,
     max_ep_len=1000,

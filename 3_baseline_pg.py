@@ -110,7 +110,7 @@ def train(
     *,
     env_name="CartPole-v1",
     hidden_sizes=(64,),
-    lr=0.007,
+    lr=0.006,
     vf_lr=0.02,
     gamma=0.99,
     train_v_iters=40,

@@ -37,12 +37,12 @@ NUM_ENVS = defaults(6)["num_envs"]
 # epochs of the scripts, and thousand steps of the peer
 EPOCHS = {
     "Acrobot-v1": (150, 222),
-    "Pendulum-v1": (150, 360),
+    "Pendulum-v1": (120, 360),
     "InvertedPendulum-v5": (75, 465),
     "MountainCarContinuous-v0": (75, 362),
-    "Hopper-v5": (120, 367),
+    "Hopper-v5": (100, 367),
     "LunarLander-v3": (200, 1255),
-    "InvertedDoublePendulum-v5": (120, 696),
+    "InvertedDoublePendulum-v5": (140, 696),
     "LunarLanderContinuous-v3": (200, 1556),
 }
 # what the defaults do not learn, with flags that do where we know some; other units
@@ -50,10 +50,10 @@ OTHERS = (
     "--env MountainCar-v0 --epochs 100",
     "--env FrozenLake-v1 --epochs 100",
     "--env FrozenLake-v1 --epochs 100 --num_envs 256 --gamma 1",
-    "--env Pendulum-v1 --epochs 150",
-    "--env tests.toy_envs:PendulumTimes100-v0 --epochs 150",
-    "--env tests.toy_envs:Pendulum-1To1-v0 --epochs 150",
-    "--env tests.toy_envs:Pendulum0To100-v0 --epochs 150",
+    "--env Pendulum-v1 --epochs 120",
+    "--env tests.toy_envs:PendulumTimes100-v0 --epochs 120",
+    "--env tests.toy_envs:Pendulum-1To1-v0 --epochs 120",
+    "--env tests.toy_envs:Pendulum0To100-v0 --epochs 120",
 )
 KEYS = ("program", "flags", "seed")
 COLUMNS = (*KEYS, "status", "process", "steps", "first", "tail")

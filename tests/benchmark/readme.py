@@ -210,7 +210,7 @@ def units():
         for name, (title, scale) in titles.items():
             if name in flags:
                 body.append([title, spread([x / scale for x in column(runs, "tail")])])
-    return table(["Pendulum-v1, 150 epochs", "return"], body)
+    return table(["Pendulum-v1, 120 epochs", "return"], body)
 
 
 def breaks():
