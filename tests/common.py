@@ -6,7 +6,6 @@ import inspect
 import io
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -48,15 +47,10 @@ def defaults(n):
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-def run(n, *flags, timeout=300, **options):
-    """Run script n as a user does; return its CompletedProcess, output as text.
-
-    ``flags`` become strings; ``options`` go to subprocess.run (cwd=, env=, ...).
-    """
-    command = [sys.executable, str(SCRIPTS[n]), *map(str, flags)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, check=False, **options
-    )
+def run(n, *flags):
+    """Run script n as a user does; return its CompletedProcess, output as text."""
+    command = [sys.executable, SCRIPTS[n], *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def rows(stdout):
@@ -64,12 +58,6 @@ def rows(stdout):
     lines = [line for line in stdout.splitlines() if line.startswith("epoch:")]
     fields = [[field.split(":") for field in line.split("\t")] for line in lines]
     return [{name.strip(): float(x) for name, x in line} for line in fields]
-
-
-def two_at_a_time(job, keys):
-    """Return {key: job(*key)} of jobs that run in processes of their own."""
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(keys, pool.map(lambda key: job(*key), keys), strict=True))
 
 
 def same_bits(x, y):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.common import load, on_all, rows, train
-from tests.toy_envs import ACTIONS, PLAN, Scripted, reward, toy
+from tests.common import load, on_all, rows, same, train
+from tests.toy_envs import ACTIONS, PLAN, Sampled, Scripted, reward, toy
 
 NAMES = ["obs", "act", "rew", "mask", "next_obs", "cut"]
-# the flags of test_updates by the script that brings them
+# the flags of test_updates_... by the script that brings them
 FLAGS = {1: {"epochs": 3, "lr": 0.01, "hidden_sizes": (), "seed": 4}}
 FLAGS |= {3: {"gamma": 0.75, "vf_lr": 30, "train_v_iters": 8}}
 FLAGS |= {4: {"train_pi_iters": 3}, 6: {"clip_ratio": 0.1}}
@@ -130,9 +130,9 @@ def returns(rew, gamma):
 @pytest.mark.parametrize("max_ep_len", [4, 1000])
 @pytest.mark.parametrize("actions", ["Discrete", "bounded"])
 @on_all
-def test_updates(n, actions, max_ep_len, num_envs):
+def test_updates_bootstrap_and_fit_of_v(n, actions, max_ep_len, num_envs):
     """The printed lines and the trained weights are those of the loop below, which knows of
-    a run only its first networks, here linear, and its actions.
+    a run only its first networks, here linear, its first observations and its actions.
 
     R(tau) in script 1, the reward-to-go in 2; from 3 on R_t - V(s_t) with gamma, and
     gamma V(s_T) where a time limit cuts, V as it was before this epoch's fit, its units the
@@ -142,8 +142,8 @@ def test_updates(n, actions, max_ep_len, num_envs):
     flags |= {"max_ep_len": max_ep_len, "num_envs": num_envs}
     run = watch(n, toy(Scripted, actions=actions), **flags)
     policy, value, policy_loss = run.policy, run.value, load(n).policy_loss
-    pi_adam = torch.optim.Adam(policy.parameters(), 0.01)
-    v_adam = value and torch.optim.Adam(value.parameters(), 30)
+    pi_adam = torch.optim.Adam(policy.parameters(), flags["lr"])
+    v_adam = value and torch.optim.Adam(value.parameters(), flags["vf_lr"])
     gamma, steps = flags.get("gamma", 1), 0
     for batch, line in zip(run.batches, rows(run.printed), strict=True):
         hand = by_hand(batch["obs"][0], max_ep_len)
@@ -158,7 +158,7 @@ def test_updates(n, actions, max_ep_len, num_envs):
         ret = (ret[0].expand_as(ret) if n == 1 else ret)[mask]
         adv = ret - value(obs).detach() if value else ret
         logp_old = policy(obs).log_prob(act).detach()
-        inputs = {"logp_old": logp_old, "adv": adv, "weights": adv, "clip_ratio": 0.1}
+        inputs = flags | {"logp_old": logp_old, "adv": adv, "weights": adv}
         for _ in range(flags.get("train_pi_iters", 1)):
             inputs["logp"] = policy(obs).log_prob(act)
             names = inspect.signature(policy_loss).parameters
@@ -202,3 +202,15 @@ def test_networks(n, actions):
     torch.testing.assert_close(policy(obs).log_prob(act), logp)
     if n >= 3:
         assert [len(run.value(obs[:k])) for k in (0, 1, 5)] == [0, 1, 5]
+
+
+@on_all
+def test_the_seed_reaches_environments_and_networks(n):
+    """Two seeds differ in both; and epochs differ in first observations.
+
+    Environment i has seed + i, so seeds further apart than N share no environment.
+    """
+    runs = [watch(n, toy(Sampled), seed=x, epochs=3, num_envs=5) for x in (0, 100)]
+    starts = torch.cat([batch["obs"][0] for run in runs for batch in run.batches])
+    assert len(starts.unique()) == starts.numel()
+    assert not same(*(run.policy.state_dict() for run in runs))

@@ -1,5 +1,10 @@
 """Whole runs: equal in every bit where the mathematics says so, repeated, saved."""
 
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
@@ -67,29 +72,6 @@ def test_the_same_seed_the_same_run(n, env, runs, scripts, tmp_path):
     assert same(read(path), weights)
 
 
-@on_all
-def test_the_seed_reaches_environments_and_networks(n, scripts, monkeypatch):
-    """Two seeds differ in both; and epochs differ in first observations.
-
-    Environment i has seed + i, so seeds further apart than N share no environment.
-    """
-    script, starts, first = scripts[n], [], []
-    rollout = script.rollout
-
-    def spy(envs, policy, *args):
-        first.append({k: x.clone() for k, x in policy.state_dict().items()})
-        batch = rollout(envs, policy, *args)
-        starts.append(batch[0][0])
-        return batch
-
-    monkeypatch.setattr(script, "rollout", spy)
-    for seed in (0, 100):
-        train(script, toy(Sampled), seed=seed, epochs=3, num_envs=5)
-    starts = torch.cat(starts)
-    assert len(starts.unique()) == starts.numel()
-    assert not same(first[0], first[3])
-
-
 def test_python_is_the_command_line(scripts, tmp_path):
     """A command line gives the run of train() with the same flags, to the bit, on a batch
     so large that torch would share it out among as many threads as it is told to use."""
@@ -124,8 +106,8 @@ def test_a_diverged_run_stops_before_it_is_saved(
     flags = TINY | ({"train_pi_iters": 2} if n >= 4 else {})
     expected = train(script, "CartPole-v1", epochs=2, **flags)[1]
 
-    def spoil(*args):
-        losses.append(policy_loss(*args))
+    def spoil(*args, **options):
+        losses.append(policy_loss(*args, **options))
         last = len(losses) == 3 * flags.get("train_pi_iters", 1)
         return losses[-1] * float("nan") if last else losses[-1]
 
@@ -145,3 +127,37 @@ def test_a_path_that_cannot_be_written(scripts, tmp_path, capsys):
     with pytest.raises(RuntimeError, match="none"):
         scripts[6].train(save=str(tmp_path / "none" / "policy.pt"), **TINY)
     assert len(rows(capsys.readouterr().out)) == 1
+
+
+@pytest.mark.parametrize("pay", [np.nan, np.inf])
+@on_all
+def test_a_reward_that_is_no_number_stops_the_run(scripts, capsys, n, pay):
+    """At once, and the message shows it as the return."""
+    with pytest.raises(AssertionError, match=rf"epoch 0: loss .*, return {pay}"):
+        scripts[n].train(env_name=toy(Sampled, pay=pay), **TINY)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("num_envs", [1, 9])
+@pytest.mark.parametrize("pay", [0.0, 0.1])
+@pytest.mark.parametrize("n", [3, 6])
+def test_equal_returns_leave_v_as_it_is(n, pay, num_envs, scripts, monkeypatch):
+    """Where the first epoch's returns are all the same, as without rewards or in a batch of
+    one step, V stays the plain network, and the run is the same to the bit."""
+    env, flags = toy(Sampled, pay=pay, length=1), {"num_envs": num_envs, "epochs": 3}
+    weights = train(scripts[n], env, **flags)[1]
+    plain = lambda value, obs: value.net(obs).squeeze(-1)
+    monkeypatch.setattr(scripts[n].Value, "forward", plain)
+    assert same(train(scripts[n], env, **flags)[1], weights)
+
+
+def test_lines_appear_at_once_when_piped(tmp_path):
+    """What a pipe holds first is not yet all: Python's own buffer, of 8192 bytes, would keep
+    these 50 lines back until the end. The environment is from a module beside the scripts."""
+    flags = ["--epochs", "50", "--num_envs", "1", "--env", "tests.toy_envs:Compass-v0"]
+    options = {"stdout": subprocess.PIPE, "cwd": tmp_path}
+    options["env"] = os.environ | {"PYTHONUNBUFFERED": ""}  # which would do it too
+    with subprocess.Popen([sys.executable, SCRIPTS[6], *flags], **options) as process:
+        first, rest = os.read(process.stdout.fileno(), 8192), process.stdout.read()
+    assert len(rows((first + rest).decode())) == 50
+    assert rest

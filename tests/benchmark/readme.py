@@ -66,6 +66,7 @@ def diff(a, b):
 
 def table(head, body):
     """Return a Markdown table, a blank line on either side of it."""
+    assert body, head
     rows = [head, ["---"] * len(head), *body]
     return "\n".join(["", *("| " + " | ".join(map(str, r)) + " |" for r in rows), ""])
 
@@ -295,7 +296,7 @@ def post():
     }
     body = []
     for name, loss in losses.items():
-        value, grad = toy_mdp.reference(loss)
+        value, grad, _ = toy_mdp.reference(loss)
         numbers = ", ".join(f"{x:.4f}" for x in grad)
         body.append([name, f"{value:.4f}", f"({numbers})"])
     return table(["loss", "value", "gradient with respect to the new scores"], body)
@@ -308,6 +309,14 @@ def fresh(text):
         return match[1] + globals()[match[2]](*match[3].split()) + "\n" + match[4]
 
     return PART.sub(part, text)
+
+
+def snippet(word):
+    """Return the one Python block of the pages that contains ``word``."""
+    text = "".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (found,) = [code for code in blocks if word in code]
+    return found
 
 
 if __name__ == "__main__":
