@@ -98,7 +98,7 @@ def rollout(envs, policy, max_ep_len, device):
         obs = np.array(obs, np.float32)  # a copy: some environments reuse the array
         act = policy(torch.as_tensor(obs, device=device)).sample().cpu().numpy()
         next_obs, rew, terminated, truncated, _ = envs.step(act)
-        # one that is done plays on until all are; mask drops these steps, their rew is 0
+        # one that is done plays on until all are; mask drops its steps, their rew is 0
         rew = np.where(mask, rew, 0).astype(np.float32)
         done = np.logical_or(terminated, truncated)
         timeout = len(steps) + 1 == max_ep_len  # + 1 for this step
