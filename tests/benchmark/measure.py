@@ -42,7 +42,7 @@ EPOCHS = {
     "MountainCarContinuous-v0": (75, 362),
     "Hopper-v5": (100, 367),
     "LunarLander-v3": (200, 1255),
-    "InvertedDoublePendulum-v5": (140, 696),
+    "InvertedDoublePendulum-v5": (200, 696),
     "LunarLanderContinuous-v3": (200, 1556),
 }
 # what the defaults do not learn, with flags that do where we know some; other units
