@@ -64,10 +64,12 @@ def test_each_rung_changes_few_lines_of_code(pair):
 @pytest.mark.parametrize("pair", NEW, ids=str)
 def test_shared_definitions_are_copies(pair):
     """Functions and classes of two neighbours come in one order, and each is the same to
-    the letter, unless it is what the rung changes."""
+    the letter, unless it is what the rung changes; and so are the flags that both have."""
     a, b = map(definitions, pair)
     assert [name for name in a if name in b] == [name for name in b if name in a]
     assert {name for name in a.keys() & b.keys() if a[name] != b[name]} == NEW[pair]
+    a, b = (SCRIPTS[n].read_text().split("\nif __name__")[1].splitlines() for n in pair)
+    assert set(a) <= set(b)
 
 
 def test_shared_flags_have_one_default():

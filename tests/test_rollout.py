@@ -15,7 +15,7 @@ from tests.toy_envs import ACTIONS, PLAN, Sampled, Scripted, reward, toy
 NAMES = ["obs", "act", "rew", "mask", "next_obs", "cut"]
 # the flags of test_updates_... by the script that brings them
 FLAGS = {1: {"epochs": 3, "lr": 0.01, "hidden_sizes": (), "seed": 4}}
-FLAGS |= {3: {"gamma": 0.75, "vf_lr": 30, "train_v_iters": 8}}
+FLAGS |= {3: {"gamma": 0.75, "vf_lr": 0.1, "train_v_iters": 8}}
 FLAGS |= {4: {"train_pi_iters": 3}, 6: {"clip_ratio": 0.1}}
 # rollout and networks of 2 are copies of 1's, those of 3 to 5 of 6's, see test_ladder.py
 on_ends = pytest.mark.parametrize("n", [1, 6])
@@ -170,10 +170,10 @@ def test_updates_bootstrap_and_fit_of_v(n, actions, max_ep_len, num_envs):
         told = {"epoch": line["epoch"], "steps": steps}
         told["ep_len"] = mask.sum().item() / num_envs
         told["return"] = rew.sum().item() / num_envs
-        assert line.pop("loss") == pytest.approx(loss.item(), rel=1e-4, abs=0.1)
+        assert line.pop("loss") == pytest.approx(loss.item(), abs=1e-3)
         assert line == pytest.approx(told, rel=1e-4, abs=1e-3)
     for name, wanted in policy.state_dict().items():
-        torch.testing.assert_close(run.trained[name], wanted, rtol=0, atol=5e-5)
+        torch.testing.assert_close(run.trained[name], wanted, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("actions", ["Discrete", "free"])

@@ -87,11 +87,12 @@ def test_python_is_the_command_line(scripts, tmp_path):
     assert same(read(tmp_path / "policy.pt"), weights)
 
 
-def test_a_linear_policy(scripts, command_line, tmp_path):
+@on_all
+def test_a_linear_policy(n, scripts, command_line, tmp_path):
     """An empty --hidden_sizes is hidden_sizes=(): one layer."""
-    weights = train(scripts[6], "CartPole-v1", hidden_sizes=(), epochs=1)[1]
+    weights = train(scripts[n], "CartPole-v1", hidden_sizes=(), epochs=1)[1]
     assert [x.ndim for x in weights.values()] == [2, 1]
-    command_line(6, "--hidden_sizes", "--epochs", 1, "--save", tmp_path / "policy.pt")
+    command_line(n, "--hidden_sizes", "--epochs", 1, "--save", tmp_path / "policy.pt")
     assert same(read(tmp_path / "policy.pt"), weights)
 
 
