@@ -1,6 +1,5 @@
 """Rollout and updates, against environments whose every number is known (toy_envs.py)."""
 
-import inspect
 import math
 from copy import deepcopy
 from types import SimpleNamespace
@@ -153,16 +152,14 @@ def test_updates_bootstrap_and_fit_of_v(n, actions, max_ep_len, num_envs):
         if value and line["epoch"] == 0:
             value.mean, value.std = paid.mean(), paid.std()
         if value:
-            after = torch.where(hand["cut"], value(hand["next_obs"]).detach(), 0)
+            after[hand["cut"]] = value(hand["next_obs"][hand["cut"]]).detach()
         ret = returns(rew + gamma * after, gamma)
         ret = (ret[0].expand_as(ret) if n == 1 else ret)[mask]
         adv = ret - value(obs).detach() if value else ret
         logp_old = policy(obs).log_prob(act).detach()
-        inputs = flags | {"logp_old": logp_old, "adv": adv, "weights": adv}
+        rest = [*[logp_old] * (n > 3), adv, *[flags.get("clip_ratio")] * (n > 5)]
         for _ in range(flags.get("train_pi_iters", 1)):
-            inputs["logp"] = policy(obs).log_prob(act)
-            names = inspect.signature(policy_loss).parameters
-            loss = policy_loss(**{name: inputs[name] for name in names})
+            loss = policy_loss(policy(obs).log_prob(act), *rest)
             step(pi_adam, loss)
         for _ in range(flags.get("train_v_iters", 0)):
             step(v_adam, ((value(obs) - ret) ** 2).mean())
