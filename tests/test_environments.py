@@ -119,11 +119,25 @@ def test_render_opens_a_window(scripts, n, monkeypatch):
 
 
 @on_all
-def test_the_device_is_used(scripts, n):
-    """Networks and batch go to --device: torch's "meta" device, which has no numbers, is
-    refused where the first action is drawn from the policy there."""
-    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
-        train(scripts[n], "CartPole-v1", **SMALL, device="meta")
+def test_the_device_is_used(scripts, n, monkeypatch):
+    """Networks are on --device, and rollout is told it: here torch's "meta", which computes
+    nothing."""
+    script, networks = scripts[n], []
+
+    def spy(kind):
+        make = getattr(script, kind)
+        keep = lambda *args: networks.append(make(*args)) or networks[-1]
+        monkeypatch.setattr(script, kind, keep)
+
+    def stop(envs, policy, max_ep_len, device):
+        raise InterruptedError(device)
+
+    for kind in ("Policy", "Value") if n >= 3 else ("Policy",):
+        spy(kind)
+    monkeypatch.setattr(script, "rollout", stop)
+    with pytest.raises(InterruptedError, match="meta"):
+        train(script, "CartPole-v1", **SMALL, device="meta")
+    assert {x.device.type for net in networks for x in net.parameters()} == {"meta"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
