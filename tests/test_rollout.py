@@ -42,7 +42,7 @@ def by_hand(starts, max_ep_len=1000):
     t = torch.arange(int(end.max()))[:, None]
     mask, over = t < end, (t + 1 == length) & terminated.bool()
     obs = torch.stack(torch.broadcast_tensors(i, episode, t.float()), -1)
-    rew = torch.where(mask, reward(i, t), 0)
+    rew = torch.where(mask, reward(i, episode, t), 0)
     next_obs, cut = obs + torch.tensor([0, 0, 1]), (t + 1 == end) & ~over
     return dict(zip(NAMES, (obs, None, rew, mask, next_obs, cut)))
 
