@@ -20,7 +20,10 @@ FLATTENED = [Discrete(5), Box(0, 255, (4, 4, 3), np.uint8), Box(0, 255, (3,), np
 FLATTENED += [Dict(pose=Box(-1, 1, (2, 2)), gear=Discrete(3, start=2))]
 FLATTENED += [Tuple((Discrete(4), Box(-1, 1, (2,), np.float64)))]
 FLATTENED += [Sampled.observation_space]
-REFUSED = [("action_space", Discrete(3, start=1)), ("action_space", Box(-1, 1, (1, 4)))]
+REFUSED = [
+    ("action_space", Discrete(3, start=1)),
+    ("action_space", Box(-np.inf, np.inf, (2, 2))),
+]
 REFUSED += [("action_space", Box(0, 3, (2,), np.int32))]
 REFUSED += [("action_space", spaces.MultiDiscrete([2, 3]))]
 REFUSED += [("observation_space", spaces.Sequence(Discrete(2)))]
