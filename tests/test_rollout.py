@@ -174,7 +174,7 @@ def test_updates_bootstrap_and_fit_of_v(n, actions, max_ep_len, num_envs):
 
 
 @pytest.mark.parametrize("actions", ["Discrete", "free"])
-@on_ends
+@on_all
 def test_networks(n, actions):
     """Policy and V are tanh networks of --hidden_sizes, their last layer linear. log_prob is
     that of a softmax, or of Gaussians with std exp(log_std), summed over the axes of an
