@@ -89,10 +89,14 @@ def test_python_is_the_command_line(scripts, tmp_path):
 
 @on_all
 def test_a_linear_policy(n, scripts, command_line, tmp_path):
-    """An empty --hidden_sizes is hidden_sizes=(): one layer."""
-    weights = train(scripts[n], "CartPole-v1", hidden_sizes=(), epochs=1)[1]
+    """An empty --hidden_sizes is hidden_sizes=(), one layer; other flags arrive, too."""
+    flags = {"lr": 0.01, "seed": 7, "num_envs": 4, "max_ep_len": 20, "epochs": 2}
+    if n >= 3:
+        flags |= {"vf_lr": 0.03, "gamma": 0.9, "train_v_iters": 5}
+    weights = train(scripts[n], "CartPole-v1", hidden_sizes=(), **flags)[1]
     assert [x.ndim for x in weights.values()] == [2, 1]
-    command_line(n, "--hidden_sizes", "--epochs", 1, "--save", tmp_path / "policy.pt")
+    words = [f"--{name}={x}" for name, x in flags.items()]
+    command_line(n, *words, "--hidden_sizes", "--save", tmp_path / "policy.pt")
     assert same(read(tmp_path / "policy.pt"), weights)
 
 

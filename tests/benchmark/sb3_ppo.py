@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO as a program of its own, the peer that benchmark.py times.
+"""Stable-Baselines3's PPO as a program of its own, the peer that measure.py times.
 
     python tests/benchmark/sb3_ppo.py --env Pendulum-v1 --steps 480000 --last 32000
     python tests/benchmark/sb3_ppo.py --zoo
