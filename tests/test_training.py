@@ -93,6 +93,8 @@ def test_a_linear_policy(n, scripts, command_line, tmp_path):
     flags = {"lr": 0.01, "seed": 7, "num_envs": 4, "max_ep_len": 20, "epochs": 2}
     if n >= 3:
         flags |= {"vf_lr": 0.03, "gamma": 0.9, "train_v_iters": 5}
+    if n >= 4:
+        flags["train_pi_iters"] = 3
     weights = train(scripts[n], "CartPole-v1", hidden_sizes=(), **flags)[1]
     assert [x.ndim for x in weights.values()] == [2, 1]
     words = [f"--{name}={x}" for name, x in flags.items()]
