@@ -1,5 +1,6 @@
 """Rollout and updates, against environments whose every number is known (toy_envs.py)."""
 
+import inspect
 import math
 from copy import deepcopy
 from types import SimpleNamespace
@@ -171,6 +172,23 @@ def test_updates_bootstrap_and_fit_of_v(n, actions, max_ep_len, num_envs):
         assert line == pytest.approx(told, rel=1e-4, abs=1e-3)
     for name, wanted in policy.state_dict().items():
         torch.testing.assert_close(run.trained[name], wanted, rtol=0, atol=2e-6)
+
+
+@on_all
+def test_only_logp_carries_a_gradient(n, scripts, monkeypatch):
+    """Of what train() hands to policy_loss: pi_old, V and the bootstrap are constants."""
+    policy_loss, found = scripts[n].policy_loss, []
+
+    def spy(*args, **options):
+        given = inspect.signature(policy_loss).bind(*args, **options).arguments
+        tensors = {name: x for name, x in given.items() if torch.is_tensor(x)}
+        found.append({name for name, x in tensors.items() if x.requires_grad})
+        return policy_loss(*args, **options)
+
+    monkeypatch.setattr(scripts[n], "policy_loss", spy)
+    train(scripts[n], "Pendulum-v1", epochs=2, num_envs=2, max_ep_len=5)
+    assert found
+    assert all(names == {"logp"} for names in found)
 
 
 @pytest.mark.parametrize("actions", ["Discrete", "free"])
